@@ -1,0 +1,345 @@
+//! A directory held open, and what may be done beneath it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, RenameFlags, ResolveFlags, Stat};
+
+use super::FsError;
+
+/// A directory held open. Names and relative paths given to its methods are resolved beneath it and
+/// never through a symlink; `path` is only for messages.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What a directory entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EntryKind {
+    /// a regular file
+    File,
+    /// a directory
+    Dir,
+    /// a symbolic link
+    Link,
+    /// a device, socket or fifo
+    Special,
+}
+
+/// The facts about one file that the rooms above need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// what it is
+    pub kind: EntryKind,
+    /// permission bits with setuid, setgid and sticky: `st_mode & 0o7777`
+    pub mode: u32,
+    /// length in bytes
+    pub len: u64,
+    /// number of names
+    pub links: u64,
+    /// device and inode: which file it is
+    pub identity: (u64, u64),
+    /// last change of content, in nanoseconds
+    pub modified: i128,
+    /// last change of content or inode, in nanoseconds
+    pub changed: i128,
+    /// owning user
+    pub uid: u32,
+}
+
+impl Meta {
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "field widths differ by target")]
+    fn of(stat: &Stat) -> Meta {
+        Meta {
+            kind: match FileType::from_raw_mode(stat.st_mode as RawMode) {
+                FileType::RegularFile => EntryKind::File,
+                FileType::Directory => EntryKind::Dir,
+                FileType::Symlink => EntryKind::Link,
+                _ => EntryKind::Special,
+            },
+            mode: u32::from(stat.st_mode) & 0o7777,
+            len: stat.st_size as u64,
+            links: stat.st_nlink as u64,
+            identity: (stat.st_dev as u64, stat.st_ino as u64),
+            modified: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            changed: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
+            uid: stat.st_uid,
+        }
+    }
+
+    /// The facts about an open file.
+    pub fn of_fd(fd: impl AsFd, path: &Path) -> Result<Meta, FsError> {
+        rustix::fs::fstat(fd).map(|stat| Meta::of(&stat)).map_err(|e| FsError::new("stat", path, e))
+    }
+
+    /// The facts about `path`, a final symlink followed.
+    pub fn of_path(path: &Path) -> Result<Meta, FsError> {
+        rustix::fs::stat(path).map(|stat| Meta::of(&stat)).map_err(|e| FsError::new("stat", path, e))
+    }
+}
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+impl Dir {
+    /// Opens the directory at `path`; symlinks on the way there are followed.
+    pub fn open(path: &Path) -> Result<Dir, FsError> {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| FsError::new("open directory", path, e))?;
+        Ok(Dir { fd, path: path.to_owned() })
+    }
+
+    /// Makes the directory at `path` with `mode` (the umask set aside) unless it is there, and its
+    /// missing parents with 0755, then opens it. A directory that was there keeps its mode.
+    pub fn create_all(path: &Path, mode: u32) -> Result<Dir, FsError> {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs_err::create_dir_all(parent).map_err(|e| FsError::new("create directory", parent, e))?;
+        }
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {
+                rustix::fs::chmod(path, Mode::from_raw_mode(mode as RawMode))
+                    .map_err(|e| FsError::new("set the mode of", path, e))?;
+            }
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(FsError::new("create directory", path, e)),
+        }
+        Dir::open(path)
+    }
+
+    /// Opens a directory beneath this one, through no symlink.
+    pub fn dir(&self, rel: impl AsRef<Path>) -> Result<Dir, FsError> {
+        let fd = self.open_at(rel.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY, 0, "open directory")?;
+        Ok(Dir { fd, path: self.path.join(rel) })
+    }
+
+    /// Makes directory `rel` with exactly `mode` and opens it. Fails where something has the name.
+    pub fn create_dir(&self, rel: impl AsRef<Path>, mode: u32) -> Result<Dir, FsError> {
+        let rel = rel.as_ref();
+        rustix::fs::mkdirat(&self.fd, rel, Mode::from_raw_mode(0o700))
+            .map_err(|e| self.error("create directory", rel, e))?;
+        let dir = self.dir(rel)?;
+        dir.set_mode(mode)?;
+        Ok(dir)
+    }
+
+    /// The path it was opened by; for messages and for programs that are told where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sets the permission bits of this directory.
+    pub fn set_mode(&self, mode: u32) -> Result<(), FsError> {
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode as RawMode))
+            .map_err(|e| FsError::new("set the mode of", &self.path, e))
+    }
+
+    /// Makes this directory's names durable (`fsync`).
+    pub fn sync(&self) -> Result<(), FsError> {
+        rustix::fs::fsync(&self.fd).map_err(|e| FsError::new("sync directory", &self.path, e))
+    }
+
+    /// Makes everything written to this file system durable (`syncfs`), write-back errors included.
+    pub fn sync_file_system(&self) -> Result<(), FsError> {
+        rustix::fs::syncfs(&self.fd).map_err(|e| FsError::new("sync the file system of", &self.path, e))
+    }
+
+    /// The facts about `rel`, a final symlink not followed.
+    pub fn meta(&self, rel: impl AsRef<Path>) -> Result<Meta, FsError> {
+        let rel = rel.as_ref();
+        rustix::fs::statat(&self.fd, rel, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|stat| Meta::of(&stat))
+            .map_err(|e| self.error("stat", rel, e))
+    }
+
+    /// Whether something has the name `rel`.
+    pub fn exists(&self, rel: impl AsRef<Path>) -> Result<bool, FsError> {
+        Ok(super::optional(self.meta(rel))?.is_some())
+    }
+
+    /// The names in this directory, sorted by bytes, without `.` and `..`.
+    pub fn names(&self) -> Result<Vec<OsString>, FsError> {
+        let error = |e| FsError::new("list", &self.path, e);
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Opens a regular file beneath this directory for reading; a fifo or device is refused, not waited for.
+    pub fn open_file(&self, rel: impl AsRef<Path>) -> Result<fs_err::File, FsError> {
+        let rel = rel.as_ref();
+        let fd = self.open_at(rel, OFlags::RDONLY | OFlags::NONBLOCK, 0, "open")?;
+        let path = self.path.join(rel);
+        if Meta::of_fd(&fd, &path)?.kind != EntryKind::File {
+            return Err(FsError::new("read", path, std::io::Error::other("it is not a regular file")));
+        }
+        Ok(fs_err::File::from_parts(fd.into(), path))
+    }
+
+    /// Reads the file `rel`; more than `limit` bytes is an error.
+    pub fn read(&self, rel: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FsError> {
+        let rel = rel.as_ref();
+        let file = self.open_file(rel)?;
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.error("read", rel, e))?;
+        if bytes.len() as u64 > limit {
+            let reason = format!("it is larger than {limit} bytes");
+            return Err(self.error("read", rel, std::io::Error::other(reason)));
+        }
+        Ok(bytes)
+    }
+
+    /// The target of the symlink `rel`.
+    pub fn read_link(&self, rel: impl AsRef<Path>) -> Result<OsString, FsError> {
+        let rel = rel.as_ref();
+        rustix::fs::readlinkat(&self.fd, rel, Vec::new())
+            .map(|target| OsStr::from_bytes(target.as_bytes()).to_owned())
+            .map_err(|e| self.error("read link", rel, e))
+    }
+
+    /// Creates the file `rel` with exactly `mode` (the umask set aside), open for writing. Fails where
+    /// something has the name.
+    pub fn create_file(&self, rel: impl AsRef<Path>, mode: u32) -> Result<fs_err::File, FsError> {
+        let rel = rel.as_ref();
+        let fd = self.open_at(rel, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600, "create")?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode as RawMode))
+            .map_err(|e| self.error("set the mode of", rel, e))?;
+        Ok(fs_err::File::from_parts(fd.into(), self.path.join(rel)))
+    }
+
+    /// Writes a new file with exactly `mode` and flushes it. Its name is durable after [`Dir::sync`].
+    pub fn write_new(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        use std::io::Write as _;
+        let rel = rel.as_ref();
+        let mut file = self.create_file(rel, mode)?;
+        file.write_all(bytes).map_err(|e| self.error("write", rel, e))?;
+        rustix::fs::fsync(file.file()).map_err(|e| self.error("sync", rel, e))
+    }
+
+    /// Writes `bytes` under a temporary name, flushes, and renames over `name`: readers see the old
+    /// content or the new. Durable after `Ok`.
+    pub fn replace_file(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        let temporary = format!(".{name}.{}", unique());
+        let done = self
+            .write_new(&temporary, bytes, mode)
+            .and_then(|()| self.rename(&temporary, self, name))
+            .and_then(|()| self.sync());
+        if done.is_err() {
+            let _ = self.remove_file(&temporary);
+        }
+        done
+    }
+
+    /// Opens `rel` for appending, creating it with `mode` where it is not there.
+    pub fn append_file(&self, rel: impl AsRef<Path>, mode: u32) -> Result<fs_err::File, FsError> {
+        let rel = rel.as_ref();
+        let fd = self.open_at(rel, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND, mode, "open")?;
+        Ok(fs_err::File::from_parts(fd.into(), self.path.join(rel)))
+    }
+
+    /// Makes `rel` a symlink to `target`. Fails where something has the name.
+    pub fn symlink(&self, target: impl AsRef<Path>, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        rustix::fs::symlinkat(target.as_ref(), &self.fd, rel).map_err(|e| self.error("create link", rel, e))
+    }
+
+    /// Gives the file `from` a second name `name` in `to`. Fails where something has that name.
+    pub fn hard_link(&self, from: impl AsRef<Path>, to: &Dir, name: impl AsRef<Path>) -> Result<(), FsError> {
+        let name = name.as_ref();
+        rustix::fs::linkat(&self.fd, from.as_ref(), &to.fd, name, AtFlags::empty())
+            .map_err(|e| to.error("link", name, e))
+    }
+
+    /// Renames `from` to `name` in `to`, replacing what has that name.
+    pub fn rename(&self, from: impl AsRef<Path>, to: &Dir, name: impl AsRef<Path>) -> Result<(), FsError> {
+        let name = name.as_ref();
+        rustix::fs::renameat(&self.fd, from.as_ref(), &to.fd, name)
+            .map_err(|e| to.error("rename into place", name, e))
+    }
+
+    /// Renames `from` to `name` in `to`; fails with `AlreadyExists` where something has that name.
+    pub fn rename_new(
+        &self,
+        from: impl AsRef<Path>,
+        to: &Dir,
+        name: impl AsRef<Path>,
+    ) -> Result<(), FsError> {
+        let name = name.as_ref();
+        rustix::fs::renameat_with(&self.fd, from.as_ref(), &to.fd, name, RenameFlags::NOREPLACE)
+            .map_err(|e| to.error("rename into place", name, e))
+    }
+
+    /// Removes the file or symlink `rel`.
+    pub fn remove_file(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        rustix::fs::unlinkat(&self.fd, rel, AtFlags::empty()).map_err(|e| self.error("remove", rel, e))
+    }
+
+    /// Removes `rel` and everything beneath it, read-only directories included; follows no symlink.
+    /// A name that is not there is success.
+    pub fn remove_tree(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        let Some(meta) = super::optional(self.meta(rel))? else { return Ok(()) };
+        if meta.kind != EntryKind::Dir {
+            return self.remove_file(rel);
+        }
+        let dir = self.dir(rel)?;
+        if meta.mode & 0o700 != 0o700 {
+            dir.set_mode(0o700)?;
+        }
+        for name in dir.names()? {
+            dir.remove_tree(&name)?;
+        }
+        rustix::fs::unlinkat(&self.fd, rel, AtFlags::REMOVEDIR).map_err(|e| self.error("remove", rel, e))
+    }
+
+    fn open_at(&self, rel: &Path, flags: OFlags, mode: u32, op: &'static str) -> Result<OwnedFd, FsError> {
+        let mode = Mode::from_raw_mode(mode as RawMode);
+        loop {
+            match rustix::fs::openat2(
+                &self.fd,
+                rel,
+                flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+                mode,
+                BENEATH,
+            ) {
+                // the kernel asks for a retry when a rename elsewhere raced with the check for `..`
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                other => return other.map_err(|e| self.error(op, rel, e)),
+            }
+        }
+    }
+
+    fn error(&self, op: &'static str, rel: &Path, source: impl Into<std::io::Error>) -> FsError {
+        FsError::new(op, self.path.join(rel), source)
+    }
+}
+
+impl From<Dir> for OwnedFd {
+    fn from(dir: Dir) -> OwnedFd {
+        dir.fd
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A name part no other process or thread uses now: process id and a counter.
+pub(super) fn unique() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,36 @@
+//! Whole files by path, and the ends of logs.
+
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use super::FsError;
+
+/// Reads the file at `path` (an operator's path: symlinks are followed); more than `limit` bytes is
+/// an error.
+pub fn read_path(path: &Path, limit: u64) -> Result<Vec<u8>, FsError> {
+    let error = |e| FsError::new("read", path, e);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(error)?.take(limit + 1).read_to_end(&mut bytes).map_err(error)?;
+    if bytes.len() as u64 > limit {
+        return Err(error(std::io::Error::other(format!("it is larger than {limit} bytes"))));
+    }
+    Ok(bytes)
+}
+
+/// The last `limit` bytes of `path` from offset `from` on.
+pub fn read_tail(path: &Path, from: u64, limit: u64) -> Result<Vec<u8>, FsError> {
+    let error = |e| FsError::new("read", path, e);
+    let mut file = std::fs::File::open(path).map_err(error)?;
+    let end = file.seek(SeekFrom::End(0)).map_err(error)?;
+    file.seek(SeekFrom::Start(from.max(end.saturating_sub(limit)).min(end))).map_err(error)?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(error)?;
+    Ok(bytes)
+}
+
+/// Appends `bytes` in one write to a file opened for appending, and flushes it.
+pub fn append_durable(file: &mut fs_err::File, bytes: &[u8]) -> Result<(), FsError> {
+    let path = file.path().to_owned();
+    file.write_all(bytes).map_err(|e| FsError::new("append to", &path, e))?;
+    rustix::fs::fdatasync(file.file()).map_err(|e| FsError::new("sync", &path, e))
+}

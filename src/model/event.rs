@@ -1,0 +1,232 @@
+//! What was asked, and what came of it: the records the store keeps for each activation event.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::GenerationId;
+
+/// Who asked: the true uid, and claims that nothing here can check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// the real user id of the process
+    pub uid: u32,
+    /// `SUDO_USER`, as claimed by the environment
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sudo_user: Option<String>,
+    /// `SSH_CONNECTION`, as claimed by the environment
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_connection: Option<String>,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {}", self.uid)?;
+        self.sudo_user.iter().try_for_each(|user| write!(f, " (sudo: {user})"))
+    }
+}
+
+/// How a generation came into the store. Not part of its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushRecord {
+    /// when, UTC
+    pub at: jiff::Timestamp,
+    /// who
+    pub by: Actor,
+    /// the directory it was read from
+    pub source: String,
+    /// why, in the pusher's words
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// the generation it was linked against: in force at the time, else the latest
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<GenerationId>,
+}
+
+/// What an activation event asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// put a generation in force; it goes on top of the stack of good ones
+    Activate,
+    /// go back; what was in force leaves the stack
+    Rollback,
+    /// bring the workers of the generation in force up, nothing else
+    Start,
+}
+
+/// An activation event: what somebody asked for. Durable before the asker hears "accepted", and
+/// never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// its number: one more than the highest ever
+    pub number: u64,
+    /// what is asked
+    pub request: Request,
+    /// the generation it is about, named when the event was accepted
+    pub target: GenerationId,
+    /// only the pointer shall move, no worker step may run
+    #[serde(default)]
+    pub pointer_only: bool,
+    /// replace the workers even where nothing changed
+    #[serde(default)]
+    pub force: bool,
+    /// when, UTC
+    pub at: jiff::Timestamp,
+    /// the boot it was asked in
+    pub boot: String,
+    /// who
+    pub by: Actor,
+}
+
+/// A stage of an activation, in the order they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// what can be refused before anything runs
+    Preflight,
+    /// the one-shot that makes `loaded/<key>`
+    Loader,
+    /// the checks, on the candidate's own path
+    Canary,
+    /// the move of the pointer
+    Swing,
+    /// the replacement of the workers
+    Workers,
+    /// the time after the last worker is ready
+    Probation,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Preflight => "preflight",
+            Stage::Loader => "loader",
+            Stage::Canary => "canary",
+            Stage::Swing => "swing",
+            Stage::Workers => "workers",
+            Stage::Probation => "probation",
+        })
+    }
+}
+
+/// How an event ended. Every event gets exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// the target is in force, its workers are ready and outlived probation
+    Good,
+    /// the target was in force already and its workers are well
+    Unchanged,
+    /// only the pointer moved, as asked; proves nothing
+    PointerOnly,
+    /// the workers failed after the swing; everything is back
+    Reverted,
+    /// a stage before the swing failed; nothing moved
+    Failed,
+    /// refused before anything ran
+    Refused,
+    /// a later request took its place before it began
+    Superseded,
+    /// the way back failed too: a person has to look
+    Stuck,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Good => "good",
+            Verdict::Unchanged => "unchanged",
+            Verdict::PointerOnly => "pointer-only",
+            Verdict::Reverted => "reverted",
+            Verdict::Failed => "failed",
+            Verdict::Refused => "refused",
+            Verdict::Superseded => "superseded",
+            Verdict::Stuck => "stuck",
+        })
+    }
+}
+
+/// One step of an activation as it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// the stage it belongs to
+    pub stage: Stage,
+    /// which step: `loader`, `check 1`, `swing`, `web/1`
+    pub step: String,
+    /// how it went
+    pub result: StepResult,
+    /// what was done and why, or why not, in words for the operator
+    pub why: String,
+    /// how long it took, in milliseconds
+    pub ms: u64,
+}
+
+/// How one step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepResult {
+    /// done
+    Ok,
+    /// there was nothing to do
+    Skipped,
+    /// failed; the activation turns back
+    Failed,
+    /// taken back
+    Undone,
+}
+
+/// A line of an event's steps file. The first three are durable before what they announce is done;
+/// a note only tells a waiting caller how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// an engine took the event up, in this boot
+    Begun {
+        /// boot id
+        boot: String,
+    },
+    /// the pointer is about to move
+    Swinging {
+        /// where it was; `None`: there was none yet
+        from: Option<GenerationId>,
+        /// where it goes
+        to: GenerationId,
+    },
+    /// everything is about to be taken back
+    Undoing {
+        /// the stage that failed
+        stage: Stage,
+        /// what failed
+        why: String,
+    },
+    /// progress
+    Note(StepReport),
+}
+
+/// The verdict on an event, written once. `activate --json` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// the event's number
+    pub event: u64,
+    /// what was asked
+    pub request: Request,
+    /// how it ended
+    pub verdict: Verdict,
+    /// whether another generation is in force now than before
+    pub changed: bool,
+    /// the last stage that ran
+    pub stage: Stage,
+    /// why it ended so; with the end of the output where a program failed
+    pub reason: String,
+    /// what was asked for
+    pub target: GenerationId,
+    /// what `current` names now
+    pub serving: Option<GenerationId>,
+    /// every step, in order
+    pub steps: Vec<StepReport>,
+    /// when it ended, UTC
+    pub at: jiff::Timestamp,
+    /// the machine that decided: `/etc/machine-id`
+    pub machine: String,
+}

@@ -1,0 +1,20 @@
+//! Plain data every room may know: ids, paths, references, manifests, pipelines, sections. Pure:
+//! nothing in here touches a file, a process or a clock.
+
+mod event;
+mod hash;
+mod manifest;
+mod path;
+mod pipeline;
+mod reference;
+mod section;
+mod slot;
+
+pub use event::{Actor, Event, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict};
+pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
+pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
+pub use path::{PathError, RelPath};
+pub use pipeline::{Address, Command, Group, Listen, Loader, Pipeline, Ready};
+pub use reference::{Reference, ReferenceError, Tag};
+pub use section::Section;
+pub use slot::Slot;

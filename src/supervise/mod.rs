@@ -1,0 +1,3 @@
+//! placeholder
+mod wire;
+pub use wire::{Answer, Ask, Launch, News, WorkerReport, WorkerSpec, WorkerState};

@@ -1,0 +1,185 @@
+//! What the manager and the supervisor say to each other: one JSON object a line, over a unix
+//! stream socket that only the store's owner and root may speak on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Slot};
+
+/// How to start a process on a generation: everything `pointsman __exec` needs that does not differ
+/// from one start to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// words with `{config}`, `{loaded}`, `{run}`, `{fd:NAME}`, `{addr:NAME}` unexpanded
+    pub command: Command,
+    /// environment besides what every process gets; values may hold placeholders
+    pub env: BTreeMap<String, String>,
+    /// the generation's tree: `{config}`, the working directory and the source of `mount`
+    pub config: PathBuf,
+    /// the loader's output: `{loaded}`
+    pub loaded: Option<PathBuf>,
+    /// where `config` is mounted, read-only, in a mount namespace of its own
+    pub mount: Option<PathBuf>,
+}
+
+/// One worker as it shall run: the supervisor needs nothing else to start it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSpec {
+    /// its place
+    pub slot: Slot,
+    /// the generation it runs
+    pub generation: GenerationId,
+    /// the loader output it runs on
+    pub loaded: Option<LoadedKey>,
+    /// how it is started
+    pub launch: Launch,
+    /// directories that must not be collected while it runs
+    pub leases: Vec<PathBuf>,
+    /// its listening sockets
+    pub listen: Listen,
+    /// how it says that it is ready
+    pub ready: Ready,
+    /// limit for getting ready
+    pub start_timeout: Duration,
+    /// how long it may finish what it is doing when it is replaced
+    pub grace_shutdown_time: Duration,
+    /// asks it to finish: `TERM`, `QUIT`, ..
+    pub stop_signal: String,
+}
+
+/// What the manager asks of a supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// all slots and processes: answered by [`Answer::Slots`]
+    Slots,
+    /// have `spec.slot` run `spec`: start beside the old process, and when it is ready make it the
+    /// slot's accepted one and drain the old. Asking the same twice starts one process. `force`
+    /// replaces even where the slot runs exactly this. Answered by [`Answer::Accepted`] at once, by
+    /// [`News::Ready`] or [`News::Failed`] when decided
+    Ensure {
+        /// the event it is for
+        event: u64,
+        /// what shall run
+        spec: Box<WorkerSpec>,
+        /// replace in any case (once for each event)
+        force: bool,
+    },
+    /// give up starting candidates of `event`: they are killed, accepted processes stay
+    Abandon {
+        /// the event whose candidates shall go
+        event: u64,
+    },
+    /// what only takes away: drain every slot that is not listed, close every socket no slot needs
+    Settle {
+        /// the slots that shall stay
+        slots: Vec<Slot>,
+    },
+    /// from now on this connection carries [`News`] with numbers above `after`
+    Listen {
+        /// the last number already seen; 0: only what comes from now on
+        after: u64,
+    },
+    /// let the workers serve on and end the supervisor
+    Quit,
+}
+
+/// What a supervisor answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// understood; what comes of it is news
+    Accepted,
+    /// the slots and every process, draining ones included
+    Slots {
+        /// pid of the supervisor
+        supervisor: u32,
+        /// number of the newest news
+        news: u64,
+        /// all processes, by slot, then by start
+        workers: Vec<WorkerReport>,
+    },
+    /// could not do what was asked, and why
+    Refused {
+        /// the reason, in words for the operator
+        why: String,
+    },
+}
+
+/// One worker process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// its place
+    #[serde(flatten)]
+    pub slot: Slot,
+    /// its process; `None` while it waits to be started again
+    pub pid: Option<u32>,
+    /// when the process started, in clock ticks since boot: with the pid, which process it is
+    pub started: Option<u64>,
+    /// the generation it runs
+    pub generation: GenerationId,
+    /// the loader output it runs on
+    pub loaded: Option<LoadedKey>,
+    /// what it is doing
+    pub state: WorkerState,
+    /// whether it is the slot's accepted process (or stands in for it), not a candidate or a leaver
+    pub accepted: bool,
+    /// unasked exits of accepted processes of this slot, ever
+    pub exits: u64,
+    /// its last words: how the last process of the slot ended, or its `STATUS=`
+    pub note: String,
+}
+
+/// What a worker process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// started, not ready yet
+    Starting,
+    /// ready
+    Ready,
+    /// asked to finish
+    Draining,
+    /// exited unasked; waits to be started again
+    Failed,
+}
+
+/// What happened to a worker. `event` is the one it was last ensured for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum News {
+    /// the slot runs the generation now, ready; an old process is draining
+    Ready {
+        /// where
+        slot: Slot,
+        /// for which event
+        event: u64,
+        /// what it runs
+        generation: GenerationId,
+    },
+    /// the candidate did not get ready and is gone; what ran before runs on
+    Failed {
+        /// where
+        slot: Slot,
+        /// for which event
+        event: u64,
+        /// what it was to run
+        generation: GenerationId,
+        /// how it ended, with the end of its output
+        why: String,
+    },
+    /// an accepted process ended unasked; it will be started again
+    Exited {
+        /// where
+        slot: Slot,
+        /// for which event it had been started
+        event: u64,
+        /// what it ran
+        generation: GenerationId,
+        /// how it ended, with the end of its output
+        why: String,
+    },
+}
