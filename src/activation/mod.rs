@@ -1,1 +1,15 @@
-//! placeholder
+//! Decides what an activation does, and never does any of it. Pure: no file, process or clock.
+//!
+//! [`plan`] gives the whole list of steps before the first one runs; [`step`] carries the list out, one
+//! observation at a time; [`recover`] says what to do with an event whose engine died. The manager
+//! brings facts in and carries actions out.
+
+mod machine;
+mod plan;
+mod recovery;
+#[cfg(test)]
+mod walk;
+
+pub use machine::{Action, Activation, Observation, Phase, Waiting, begin, step, undo};
+pub use plan::{Act, Back, Facts, LoaderFacts, Plan, PlannedStep, Running, plan};
+pub use recovery::{Recovery, Trace, recover};

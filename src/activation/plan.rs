@@ -1,0 +1,336 @@
+//! The plan: every step of an activation and the reason for each, chosen before the first one runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::{GenerationId, LoadedKey, Request, Slot, Stage};
+
+/// Everything the plan depends on, gathered beforehand.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// what is asked
+    pub request: Request,
+    /// the generation asked for
+    pub target: GenerationId,
+    /// the generation in force when the event began; what a failure goes back to
+    pub from: Option<GenerationId>,
+    /// what `current` names now: `from`, or `target` when an interrupted activation is finished
+    pub current: Option<GenerationId>,
+    /// the top of the stack of good generations
+    pub last_good: Option<GenerationId>,
+    /// only the pointer shall move
+    pub pointer_only: bool,
+    /// replace workers even where nothing changed
+    pub force: bool,
+    /// the target's loader, if it has one
+    pub loader: Option<LoaderFacts>,
+    /// the target's checks as the operator wrote them, and the limit of each
+    pub checks: Vec<String>,
+    /// the limit of each check
+    pub check_timeout: Duration,
+    /// the target's slots and how long each may take to get ready
+    pub slots: BTreeMap<Slot, Duration>,
+    /// how long the workers must live
+    pub probation: Duration,
+    /// the slots as they run: the accepted process of each
+    pub running: Vec<Running>,
+    /// what differs between a generation that some slot runs and the target, in words
+    pub changes: BTreeMap<GenerationId, String>,
+    /// the slots of the generation a failure goes back to
+    pub back_slots: Vec<Slot>,
+    /// the longest that one of them may take to get ready
+    pub back_limit: Duration,
+}
+
+/// What is known of the target's loader.
+#[derive(Clone, Debug)]
+pub struct LoaderFacts {
+    /// the key of its output
+    pub key: LoadedKey,
+    /// whether a sealed, intact output of that key is there
+    pub sealed: bool,
+    /// how many sections went into the key
+    pub sections: usize,
+    /// its limit
+    pub timeout: Duration,
+}
+
+/// What one slot runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// where
+    pub slot: Slot,
+    /// the generation it accepted
+    pub generation: GenerationId,
+    /// the loader output it runs on
+    pub loaded: Option<LoadedKey>,
+    /// whether it is ready
+    pub ready: bool,
+}
+
+/// Where a failure after the swing goes back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Back {
+    /// there was nothing before: the pointer goes away again and so do the workers
+    Nothing,
+    /// this generation, with these slots
+    To {
+        /// the generation
+        generation: GenerationId,
+        /// its slots
+        slots: Vec<Slot>,
+        /// whether every one of them is put back, or only those that the plan has touched
+        whole: bool,
+        /// how long each may take to get ready
+        #[serde(skip)]
+        limit: Duration,
+    },
+    /// nowhere: a cold start failed and no other generation is known good
+    Nowhere,
+}
+
+/// One step, and why it runs or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedStep {
+    /// its stage
+    pub stage: Stage,
+    /// what it does
+    pub act: Act,
+    /// whether it runs
+    pub run: bool,
+    /// why, in words for the operator
+    pub why: String,
+    /// how long it may take; the time of a probation
+    #[serde(skip)]
+    pub limit: Duration,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// look for what can be refused before anything runs
+    Preflight,
+    /// make and seal the loader's output
+    Load,
+    /// run the check of this index
+    Check(usize),
+    /// move the pointer onto the target
+    Swing,
+    /// have this slot run the target: start, ready, then drain the old
+    Replace(Slot),
+    /// watch the workers for a while
+    Probation,
+    /// stop what only the old generation needs, after the verdict
+    Remove(Slot),
+}
+
+impl PlannedStep {
+    /// The step's name in reports: `loader`, `check 1`, `web/1`.
+    pub fn name(&self) -> String {
+        match &self.act {
+            Act::Preflight => "preflight".to_owned(),
+            Act::Load => "loader".to_owned(),
+            Act::Check(index) => format!("check {}", index + 1),
+            Act::Swing => "swing".to_owned(),
+            Act::Replace(slot) => slot.to_string(),
+            Act::Probation => "probation".to_owned(),
+            Act::Remove(slot) => format!("remove {slot}"),
+        }
+    }
+}
+
+/// All steps of an activation, in the order they run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// what is asked
+    pub request: Request,
+    /// the generation asked for
+    pub target: GenerationId,
+    /// what was in force before
+    pub from: Option<GenerationId>,
+    /// where a failure goes back to
+    pub back: Back,
+    /// only the pointer moves, which proves nothing
+    pub pointer_only: bool,
+    /// the steps
+    pub steps: Vec<PlannedStep>,
+    /// the target's slots
+    pub slots: Vec<Slot>,
+    /// whether an interrupted activation is finished: the pointer had moved already
+    pub finishes: bool,
+}
+
+impl Plan {
+    /// Whether nothing is to be done: the target is in force and its workers are well.
+    pub fn is_empty(&self) -> bool {
+        self.steps.iter().all(|step| !step.run)
+    }
+}
+
+/// The limit of steps that wait for nothing but the local disk.
+const LOCAL: Duration = Duration::from_secs(120);
+
+/// Chooses every step beforehand. What is planned here is what [`super::step`] carries out.
+pub fn plan(facts: &Facts) -> Plan {
+    let swings = facts.current != Some(facts.target);
+    let mut replaced = Vec::new();
+    for (slot, limit) in &facts.slots {
+        let (run, why) =
+            if facts.pointer_only { (false, asked_pointer_only()) } else { replacement(facts, slot) };
+        replaced.push(PlannedStep {
+            stage: Stage::Workers,
+            act: Act::Replace(slot.clone()),
+            run,
+            why,
+            limit: *limit,
+        });
+    }
+    let removed: Vec<Slot> = facts
+        .running
+        .iter()
+        .filter(|running| !facts.pointer_only && !facts.slots.contains_key(&running.slot))
+        .map(|running| running.slot.clone())
+        .collect();
+    let finishes = !swings && facts.from != facts.current;
+    let works = finishes || replaced.iter().any(|step| step.run);
+    let acts = swings || works || !removed.is_empty();
+    let proves = acts && !facts.pointer_only && !finishes;
+
+    let mut steps = vec![PlannedStep {
+        stage: Stage::Preflight,
+        act: Act::Preflight,
+        run: acts,
+        why: if acts {
+            "whether it can be done at all"
+        } else {
+            "in force already, and its workers are well"
+        }
+        .to_owned(),
+        limit: LOCAL,
+    }];
+    if let Some(loader) = &facts.loader {
+        let (run, why) = load(facts, loader, proves);
+        steps.push(PlannedStep { stage: Stage::Loader, act: Act::Load, run, why, limit: loader.timeout });
+    }
+    for (index, check) in facts.checks.iter().enumerate() {
+        let why = if proves { check.clone() } else { idle(facts) };
+        let act = Act::Check(index);
+        steps.push(PlannedStep { stage: Stage::Canary, act, run: proves, why, limit: facts.check_timeout });
+    }
+    let why = match facts.from {
+        _ if !swings => "current names it already".to_owned(),
+        Some(from) => format!("current: {} -> {}", from.short(), facts.target.short()),
+        None => format!("current: nothing -> {}", facts.target.short()),
+    };
+    steps.push(PlannedStep { stage: Stage::Swing, act: Act::Swing, run: swings, why, limit: LOCAL });
+    steps.append(&mut replaced);
+    if !facts.slots.is_empty() {
+        let run = works && !facts.probation.is_zero();
+        let why = match (works, run) {
+            (true, true) => format!("{} without a crash", seconds(facts.probation)),
+            (true, false) => "none is asked for".to_owned(),
+            (false, _) => "no worker was replaced".to_owned(),
+        };
+        steps.push(PlannedStep {
+            stage: Stage::Probation,
+            act: Act::Probation,
+            run,
+            why,
+            limit: facts.probation,
+        });
+    }
+    for slot in removed {
+        let why = "the target has no such slot; stopped after the verdict".to_owned();
+        steps.push(PlannedStep {
+            stage: Stage::Probation,
+            act: Act::Remove(slot),
+            run: true,
+            why,
+            limit: LOCAL,
+        });
+    }
+    Plan {
+        request: facts.request,
+        target: facts.target,
+        from: facts.from,
+        back: back(facts),
+        pointer_only: facts.pointer_only,
+        steps,
+        slots: facts.slots.keys().cloned().collect(),
+        finishes,
+    }
+}
+
+fn replacement(facts: &Facts, slot: &Slot) -> (bool, String) {
+    let Some(running) = facts.running.iter().find(|running| running.slot == *slot) else {
+        return (true, "started, nothing runs there".to_owned());
+    };
+    if running.generation != facts.target {
+        let change = facts.changes.get(&running.generation).map_or("another generation", String::as_str);
+        return (true, format!("replaced, {change}"));
+    }
+    if running.loaded != facts.loader.as_ref().map(|loader| loader.key) {
+        return (true, "replaced, the loader's output is another one".to_owned());
+    }
+    if !running.ready {
+        return (true, "started again, it is not ready".to_owned());
+    }
+    if facts.force {
+        return (true, "replaced, as asked".to_owned());
+    }
+    (false, format!("runs {} already", facts.target.short()))
+}
+
+fn load(facts: &Facts, loader: &LoaderFacts, proves: bool) -> (bool, String) {
+    let short = loader.key.short();
+    let of = match loader.sections {
+        0 => "for the whole generation".to_owned(),
+        1 => "for its section".to_owned(),
+        n => format!("for its {n} sections"),
+    };
+    if !proves {
+        (false, idle(facts))
+    } else if loader.sealed {
+        (false, format!("output {short} {of} is sealed"))
+    } else {
+        (true, format!("no sealed output {short} {of}"))
+    }
+}
+
+fn idle(facts: &Facts) -> String {
+    match facts {
+        _ if facts.pointer_only => asked_pointer_only(),
+        _ if facts.current != facts.from => "passed before the engine was interrupted".to_owned(),
+        _ => "nothing is to be done".to_owned(),
+    }
+}
+
+fn asked_pointer_only() -> String {
+    "only the pointer moves, as asked".to_owned()
+}
+
+fn back(facts: &Facts) -> Back {
+    let to = |generation, whole| Back::To {
+        generation,
+        slots: facts.back_slots.clone(),
+        whole,
+        limit: facts.back_limit,
+    };
+    match (facts.request, facts.from) {
+        (Request::Start, _) => match facts.last_good.filter(|good| *good != facts.target) {
+            Some(good) => to(good, true),
+            None => Back::Nowhere,
+        },
+        // the engine that is gone may have touched any of them
+        (_, Some(from)) => to(from, facts.current != facts.from),
+        (_, None) => Back::Nothing,
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    if time.subsec_millis() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ms", time.as_millis()) }
+}

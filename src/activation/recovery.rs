@@ -1,0 +1,129 @@
+//! What to do with an event whose engine died. The table "After a crash" of `spec/activation.md`.
+
+use crate::model::{GenerationId, Mark, Stage};
+
+/// What is durably known of an event without an outcome, and how the machine stands now.
+#[derive(Clone, Debug)]
+pub struct Trace<'a> {
+    /// the event's marks, in order
+    pub marks: &'a [Mark],
+    /// the generation it is about
+    pub target: GenerationId,
+    /// what `current` names now
+    pub current: Option<GenerationId>,
+    /// the boot id now
+    pub boot: &'a str,
+    /// whether every slot that runs the target is ready (and at least one process of ours lives)
+    pub alive: bool,
+    /// whether the request is older than `request_ttl`
+    pub expired: bool,
+}
+
+/// What to do with the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// run it: for the first time, or once more
+    Run,
+    /// give the verdict `failed`, nothing else
+    Fail {
+        /// the stage it did not get out of
+        stage: Stage,
+        /// why
+        why: String,
+    },
+    /// the pointer has moved and all is well: go on from there
+    Finish {
+        /// what was in force before
+        from: Option<GenerationId>,
+    },
+    /// take it back
+    Undo {
+        /// what was in force before
+        from: Option<GenerationId>,
+        /// the stage that failed or was interrupted
+        stage: Stage,
+        /// why
+        why: String,
+    },
+}
+
+/// Decides about an event without an outcome.
+pub fn recover(trace: &Trace<'_>) -> Recovery {
+    let mut begun = Vec::new();
+    let mut swinging = None;
+    let mut undoing = None;
+    let mut last = Stage::Preflight;
+    for mark in trace.marks {
+        match mark {
+            Mark::Begun { boot } => begun.push(boot.as_str()),
+            Mark::Swinging { from, .. } => swinging = Some(*from),
+            Mark::Undoing { stage, why } => undoing = Some((*stage, why.clone())),
+            Mark::Note(note) => last = note.stage,
+        }
+    }
+    let same_boot = begun.last().is_none_or(|boot| *boot == trace.boot);
+    match (swinging, undoing) {
+        (Some(from), Some((stage, why))) => Recovery::Undo { from, stage, why },
+        (Some(from), None) if trace.current == Some(trace.target) && from != trace.current => {
+            if same_boot && trace.alive {
+                Recovery::Finish { from }
+            } else {
+                let why = if same_boot { "the engine and workers died" } else { "the machine went down" };
+                Recovery::Undo { from, stage: last.max(Stage::Swing), why: format!("interrupted: {why}") }
+            }
+        }
+        // an undo that began before the pointer had moved has nothing to take back but workers
+        (None, Some((stage, why))) => Recovery::Undo { from: trace.current, stage, why },
+        (Some(_) | None, None) => match begun.len() {
+            0 if trace.expired => Recovery::Fail {
+                stage: Stage::Preflight,
+                why: "never started: the request is older than request_ttl".to_owned(),
+            },
+            0 | 1 => Recovery::Run,
+            _ => Recovery::Fail { stage: last, why: format!("interrupted twice in {last}") },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> GenerationId {
+        GenerationId::of(text.as_bytes())
+    }
+
+    fn decide(marks: &[Mark], current: &str, boot: &str, alive: bool) -> Recovery {
+        let trace =
+            Trace { marks, target: id("to"), current: Some(id(current)), boot, alive, expired: false };
+        recover(&trace)
+    }
+
+    #[test]
+    fn a10_the_table_after_a_crash() {
+        let begun = Mark::Begun { boot: "b1".to_owned() };
+        let swinging = Mark::Swinging { from: Some(id("from")), to: id("to") };
+        let undoing = Mark::Undoing { stage: Stage::Workers, why: "web/1 died".to_owned() };
+        let from = Some(id("from"));
+
+        assert_eq!(decide(&[], "from", "b1", true), Recovery::Run);
+        let expired =
+            Trace { marks: &[], target: id("to"), current: None, boot: "b", alive: true, expired: true };
+        assert!(matches!(recover(&expired), Recovery::Fail { .. }));
+        for boot in ["b1", "b2"] {
+            assert_eq!(decide(std::slice::from_ref(&begun), "from", boot, true), Recovery::Run);
+            let twice = decide(&[begun.clone(), begun.clone()], "from", boot, true);
+            assert!(matches!(twice, Recovery::Fail { why, .. } if why.contains("interrupted twice")));
+        }
+        let swung = [begun.clone(), swinging.clone()];
+        assert_eq!(decide(&swung, "from", "b1", true), Recovery::Run);
+        assert_eq!(decide(&swung, "to", "b1", true), Recovery::Finish { from });
+        assert!(matches!(decide(&swung, "to", "b1", false), Recovery::Undo { .. }));
+        assert!(matches!(decide(&swung, "to", "b2", true), Recovery::Undo { .. }));
+        for current in ["from", "to"] {
+            let undo = decide(&[begun.clone(), swinging.clone(), undoing.clone()], current, "b2", true);
+            assert_eq!(undo, Recovery::Undo { from, stage: Stage::Workers, why: "web/1 died".to_owned() });
+        }
+        assert!(matches!(decide(&[begun, undoing], "to", "b1", true), Recovery::Undo { .. }));
+    }
+}

@@ -1,0 +1,350 @@
+//! Every reachable state of the machine against a fake outside: none waits for ever, none ends half-way.
+//!
+//! The outside answers each action in every way it could, deadlines pass at any moment, workers die,
+//! a signal comes, news arrive late, and the engine may be killed anywhere and started again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::*;
+use crate::model::{GenerationId, LoadedKey, Mark, Request, Slot, Verdict};
+
+const BOOT: &str = "boot";
+
+fn from() -> GenerationId {
+    GenerationId::of(b"from")
+}
+
+fn to() -> GenerationId {
+    GenerationId::of(b"to")
+}
+
+fn slot(instance: u32) -> Slot {
+    Slot { group: "web".to_owned(), instance }
+}
+
+/// The fake outside, and what it is owed.
+#[derive(Clone, Debug)]
+struct World {
+    from: Option<GenerationId>,
+    current: Option<GenerationId>,
+    /// what each slot accepted
+    slots: BTreeMap<Slot, GenerationId>,
+    /// programs that passed
+    proven: BTreeSet<usize>,
+    working: Option<usize>,
+    ensuring: Option<(Slot, GenerationId)>,
+    swinging_back: Option<Option<GenerationId>>,
+    deadlines: Vec<Waiting>,
+    marks: Vec<Mark>,
+    verdict: Option<Verdict>,
+    /// spontaneous events that may still come
+    deaths: u8,
+    signals: u8,
+    stale: u8,
+    crashes: u8,
+    /// the way back met an error, so that `stuck` is right
+    trouble: bool,
+}
+
+struct Walk {
+    facts: fn(&World) -> Facts,
+    seen: BTreeSet<String>,
+    ends: BTreeMap<String, usize>,
+}
+
+impl Walk {
+    fn all(facts: fn(&World) -> Facts, world: World) -> Walk {
+        let mut walk = Walk { facts, seen: BTreeSet::new(), ends: BTreeMap::new() };
+        let mut world = world;
+        world.marks.push(Mark::Begun { boot: BOOT.to_owned() });
+        let (activation, actions) = begin(plan(&facts(&world)));
+        walk.perform(&activation, actions, world);
+        walk
+    }
+
+    fn perform(&mut self, activation: &Activation, actions: Vec<Action>, mut world: World) {
+        for action in actions {
+            assert!(
+                world.verdict.is_none() || matches!(action, Action::Settle(_)),
+                "after the verdict: {action:?}"
+            );
+            match action {
+                Action::Mark(durable) => world.marks.push(durable.into()),
+                Action::Do(at) => world.working = Some(at),
+                Action::Ensure(slot, generation) => world.ensuring = Some((slot, generation)),
+                Action::Deadline(waiting, _) => world.deadlines = vec![waiting],
+                Action::Cancel => (world.working, world.ensuring) = (None, None),
+                Action::SwingBack(to) => world.swinging_back = Some(to),
+                Action::Settle(keep) => {
+                    let served = world.current.is_some() && !world.trouble;
+                    world.slots.retain(|slot, _| keep.contains(slot));
+                    assert!(!served || keep.iter().all(|slot| world.slots.contains_key(slot)), "{world:?}");
+                }
+                Action::Report(..) | Action::ReportUndo(..) => {}
+                Action::Conclude(verdict, ..) => {
+                    assert_eq!(world.verdict.replace(verdict), None, "two verdicts");
+                }
+            }
+        }
+        self.visit(activation, &world);
+    }
+
+    fn visit(&mut self, activation: &Activation, world: &World) {
+        if !self.seen.insert(format!("{activation:?} {world:?}")) {
+            return;
+        }
+        assert!(self.seen.len() < 300_000, "the walk does not end");
+        let plan = &activation.plan;
+        if world.current == Some(to()) && world.from != Some(to()) {
+            let programs = plan.steps.iter().enumerate().filter(|(_, step)| {
+                step.run && matches!(step.act, Act::Preflight | Act::Load | Act::Check(_))
+            });
+            let whole = world.marks.iter().filter(|mark| matches!(mark, Mark::Begun { .. })).count() > 1;
+            assert!(
+                whole || programs.into_iter().all(|(at, _)| world.proven.contains(&at)),
+                "unproven: {world:?}"
+            );
+        }
+        if activation.phase == Phase::Finished {
+            return self.finished(activation, world);
+        }
+        assert!(!world.deadlines.is_empty(), "waits for ever: {activation:?}");
+        self.crash(world);
+        for (seen, world) in choices(plan, world) {
+            let (next, actions) = step(activation.clone(), seen);
+            self.perform(&next, actions, world);
+        }
+    }
+
+    fn finished(&mut self, activation: &Activation, world: &World) {
+        let verdict = world.verdict.expect("finished without a verdict");
+        *self.ends.entry(verdict.to_string()).or_default() += 1;
+        let all = |generation| world.slots.values().all(|accepted| *accepted == generation);
+        match verdict {
+            Verdict::Good | Verdict::Unchanged => {
+                assert_eq!(world.current, Some(to()));
+                assert!(all(to()) && activation.plan.slots.iter().all(|slot| world.slots.contains_key(slot)));
+            }
+            Verdict::Refused if activation.plan.request == Request::Start => {
+                assert_eq!(world.current, world.from);
+            }
+            Verdict::Reverted | Verdict::Failed | Verdict::Refused => match &activation.plan.back {
+                Back::To { generation, slots, .. } => {
+                    assert_eq!(world.current, Some(*generation), "{world:?}");
+                    assert!(all(*generation), "half-way: {world:?}");
+                    assert!(slots.iter().all(|slot| world.slots.contains_key(slot)), "fewer: {world:?}");
+                }
+                Back::Nothing => assert!(world.current.is_none() && world.slots.is_empty(), "{world:?}"),
+                Back::Nowhere => assert_eq!(world.current, Some(to())),
+            },
+            Verdict::Stuck => assert!(world.trouble || activation.plan.back == Back::Nowhere, "{world:?}"),
+            Verdict::PointerOnly => assert_eq!(world.current, Some(to())),
+            Verdict::Superseded => panic!("the machine supersedes nothing"),
+        }
+    }
+
+    /// The engine is killed here; its one-shots die with it, candidates are decided without it.
+    fn crash(&mut self, world: &World) {
+        if world.crashes == 0 {
+            return;
+        }
+        let mut world =
+            World { crashes: world.crashes - 1, working: None, swinging_back: None, ..world.clone() };
+        world.deadlines.clear();
+        let candidate = world.ensuring.take();
+        let mut worlds = vec![world.clone()];
+        if let Some((slot, generation)) = candidate {
+            world.slots.insert(slot, generation);
+            worlds.push(world);
+        }
+        for mut world in worlds {
+            let trace = Trace {
+                marks: &world.marks,
+                target: to(),
+                current: world.current,
+                boot: BOOT,
+                alive: true,
+                expired: false,
+            };
+            let recovery = recover(&trace);
+            world.marks.push(Mark::Begun { boot: BOOT.to_owned() });
+            let (activation, actions) = match recovery {
+                Recovery::Run | Recovery::Finish { .. } => begin(plan(&(self.facts)(&world))),
+                Recovery::Undo { stage, why, .. } => undo(plan(&(self.facts)(&world)), stage, why),
+                Recovery::Fail { stage, why } => {
+                    let plan = plan(&(self.facts)(&world));
+                    let conclude = vec![Action::Conclude(Verdict::Failed, stage, why)];
+                    (Activation { plan, phase: Phase::Finished }, conclude)
+                }
+            };
+            self.perform(&activation, actions, world);
+        }
+    }
+}
+
+/// Everything that could be seen next, and the world in which it is.
+fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
+    let mut all = Vec::new();
+    let why = || "because".to_owned();
+    if let Some(at) = world.working {
+        let idle = World { working: None, ..world.clone() };
+        let failed = Observation::Failed { at, why: why() };
+        let mut passed = World { working: None, ..world.clone() };
+        passed.proven.insert(at);
+        if plan.steps[at].act == Act::Swing {
+            passed.current = Some(plan.target);
+            // moved, but not durably
+            all.push((failed.clone(), passed.clone()));
+        }
+        all.push((Observation::Passed { at }, passed));
+        all.push((failed, idle));
+    }
+    if let Some((slot, generation)) = world.ensuring.clone() {
+        let mut ready = World { ensuring: None, ..world.clone() };
+        ready.slots.insert(slot.clone(), generation);
+        all.push((Observation::WorkerReady { slot: slot.clone(), generation }, ready));
+        let failed = World { ensuring: None, trouble: undone(world), ..world.clone() };
+        all.push((Observation::WorkerFailed { slot, generation, why: why() }, failed));
+    }
+    if let Some(to) = world.swinging_back {
+        let back = World { swinging_back: None, current: to, ..world.clone() };
+        all.push((Observation::SwungBack(Ok(())), back));
+        let failed = World { swinging_back: None, trouble: true, ..world.clone() };
+        all.push((Observation::SwungBack(Err(why())), failed));
+    }
+    for waiting in &world.deadlines {
+        let passed = match waiting {
+            Waiting::Step(at) => plan.steps[*at].act == Act::Probation,
+            Waiting::SwingBack | Waiting::PutBack(_) => false,
+        };
+        let late = World {
+            deadlines: Vec::new(),
+            working: None,
+            ensuring: None,
+            swinging_back: None,
+            trouble: world.trouble || (!passed && undone(world)),
+            ..world.clone()
+        };
+        all.push((Observation::Overdue(waiting.clone()), late));
+        // a deadline of something that has ended is nothing
+        let stale = World { stale: 0, ..world.clone() };
+        if world.stale > 0 {
+            all.push((Observation::Overdue(Waiting::Step(99)), stale));
+        }
+    }
+    if world.stale > 0 {
+        let fewer = World { stale: world.stale - 1, ..world.clone() };
+        for generation in [from(), GenerationId::of(b"older")] {
+            let exited = Observation::WorkerExited { slot: slot(1), generation, why: why() };
+            all.push((exited, fewer.clone()));
+        }
+        let older = GenerationId::of(b"older");
+        all.push((Observation::WorkerReady { slot: slot(1), generation: older }, fewer.clone()));
+        all.push((Observation::WorkerFailed { slot: slot(1), generation: older, why: why() }, fewer.clone()));
+        all.push((Observation::Failed { at: 99, why: why() }, fewer));
+    }
+    if world.deaths > 0 {
+        for slot in world.slots.iter().filter(|(_, accepted)| **accepted == plan.target).map(|(slot, _)| slot)
+        {
+            let fewer = World { deaths: world.deaths - 1, ..world.clone() };
+            let generation = plan.target;
+            all.push((Observation::WorkerExited { slot: slot.clone(), generation, why: why() }, fewer));
+        }
+    }
+    if world.signals > 0 {
+        all.push((Observation::Withdrawn(why()), World { signals: world.signals - 1, ..world.clone() }));
+    }
+    all
+}
+
+fn undone(world: &World) -> bool {
+    world.marks.iter().any(|mark| matches!(mark, Mark::Undoing { .. }))
+}
+
+fn world(from: Option<GenerationId>, slots: u32) -> World {
+    World {
+        from,
+        current: from,
+        slots: from.iter().flat_map(|from| (1..=slots).map(|i| (slot(i), *from))).collect(),
+        proven: BTreeSet::new(),
+        working: None,
+        ensuring: None,
+        swinging_back: None,
+        deadlines: Vec::new(),
+        marks: Vec::new(),
+        verdict: None,
+        deaths: 1,
+        signals: 1,
+        stale: 1,
+        crashes: 2,
+        trouble: false,
+    }
+}
+
+fn facts(world: &World) -> Facts {
+    let second = Duration::from_secs(1);
+    Facts {
+        request: Request::Activate,
+        target: to(),
+        from: world.from,
+        current: world.current,
+        last_good: world.from,
+        pointer_only: false,
+        force: false,
+        loader: Some(LoaderFacts { key: key(), sealed: false, sections: 2, timeout: second }),
+        checks: vec!["first".to_owned(), "second".to_owned()],
+        check_timeout: second,
+        slots: (1..=2).map(|i| (slot(i), second)).collect(),
+        probation: second,
+        running: running(world),
+        changes: BTreeMap::new(),
+        back_slots: if world.from.is_some() { vec![slot(1), slot(2)] } else { Vec::new() },
+        back_limit: second,
+    }
+}
+
+fn key() -> LoadedKey {
+    LoadedKey::of(b"key")
+}
+
+fn running(world: &World) -> Vec<Running> {
+    let of = |(slot, generation): (&Slot, &GenerationId)| {
+        let loaded = (*generation == to()).then(key);
+        Running { slot: slot.clone(), generation: *generation, loaded, ready: true }
+    };
+    world.slots.iter().map(of).collect()
+}
+
+#[test]
+fn a3_a_change_ends_on_the_target_or_on_what_was_there() {
+    let walk = Walk::all(facts, world(Some(from()), 2));
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+    for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
+        assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
+    }
+}
+
+#[test]
+fn a3_the_first_activation_ends_on_the_target_or_on_nothing() {
+    let walk = Walk::all(facts, world(None, 0));
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+}
+
+#[test]
+fn a9_a_cold_start_ends_on_the_target_or_the_last_good_or_stuck() {
+    fn cold(world: &World) -> Facts {
+        Facts { request: Request::Start, from: Some(to()), last_good: Some(from()), ..facts(world) }
+    }
+    let down =
+        |world: World| World { current: Some(to()), from: Some(to()), slots: BTreeMap::new(), ..world };
+    let walk = Walk::all(cold, World { crashes: 0, ..down(world(None, 0)) });
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+    assert!(walk.ends.contains_key("good") && walk.ends.contains_key("reverted"));
+
+    fn only(world: &World) -> Facts {
+        Facts { request: Request::Start, from: Some(to()), last_good: Some(to()), ..facts(world) }
+    }
+    let walk = Walk::all(only, World { crashes: 0, ..down(world(None, 0)) });
+    assert!(walk.ends.contains_key("good") && walk.ends.contains_key("stuck"));
+}
