@@ -1,15 +1,22 @@
 //! Plain data every room may know: ids, paths, references, manifests, pipelines, sections. Pure:
 //! nothing in here touches a file, a process or a clock.
 
+pub mod content;
+mod document;
 mod event;
 mod hash;
 mod manifest;
 mod path;
 mod pipeline;
+mod reader;
 mod reference;
+mod scan;
 mod section;
 mod slot;
+mod value;
+mod yaml;
 
+pub use document::DocumentError;
 pub use event::{Actor, Event, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
@@ -18,3 +25,4 @@ pub use pipeline::{Address, Command, Group, Listen, Loader, Pipeline, Ready};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use section::Section;
 pub use slot::Slot;
+pub use value::{KeyKind, Member, Value, digest};
