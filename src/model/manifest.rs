@@ -149,6 +149,17 @@ impl Manifest {
         self.entries.iter()
     }
 
+    /// Everything in the directory `dir`, at any depth, bytewise by path; not `dir` itself.
+    pub fn under(&self, dir: &RelPath) -> impl Iterator<Item = (&RelPath, &Node)> {
+        // `a-b` sorts between `a` and `a/b`, so what is in `a` is no range of its own after it
+        let prefix = format!("{dir}/");
+        let end = format!("{dir}0"); // the byte after the slash
+        let after = self.entries.range((std::ops::Bound::Excluded(dir.clone()), std::ops::Bound::Unbounded));
+        after
+            .take_while(move |(path, _)| path.as_str() < end.as_str())
+            .filter(move |(path, _)| path.as_str().starts_with(&prefix))
+    }
+
     /// What `path` is, if it is there.
     pub fn get(&self, path: &RelPath) -> Option<&Node> {
         self.entries.get(path)

@@ -1,13 +1,18 @@
 //! Plain data every room may know: ids, paths, references, manifests, pipelines, sections. Pure:
 //! nothing in here touches a file, a process or a clock.
 
+mod address;
+mod command;
 pub mod content;
+mod delta;
 mod document;
+pub mod duration;
 mod event;
 mod hash;
 mod manifest;
 mod path;
 mod pipeline;
+pub mod placeholder;
 mod reader;
 mod reference;
 mod scan;
@@ -16,13 +21,16 @@ mod slot;
 mod value;
 mod yaml;
 
+pub use address::{Address, AddressError};
+pub use command::{Command, CommandError};
+pub use delta::Delta;
 pub use document::DocumentError;
 pub use event::{Actor, Event, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
 pub use path::{PathError, RelPath};
-pub use pipeline::{Address, Command, Group, Listen, Loader, Pipeline, Ready};
+pub use pipeline::{Group, Listen, Loader, Pipeline, Ready};
 pub use reference::{Reference, ReferenceError, Tag};
-pub use section::Section;
+pub use section::{Section, SectionError, SectionParseError};
 pub use slot::Slot;
 pub use value::{KeyKind, Member, Value, digest};

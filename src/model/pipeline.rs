@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Section;
+use super::{Address, Command, Section};
 
 /// Everything a `pointsman.yaml` (or `pipeline:` in the host file) says.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,10 +23,6 @@ pub struct Pipeline {
     /// how long the workers must live after the last one is ready
     pub probation: Duration,
 }
-
-/// The words of a command, with placeholders unexpanded. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Command(pub Vec<String>);
 
 /// The one-shot stage that makes `loaded/<key>`.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,18 +64,6 @@ pub enum Listen {
     Sockets(BTreeMap<String, Address>),
     /// bound by the first worker itself, kept, and offered to its successor in this variable ("4;5;")
     Inherit(String),
-}
-
-/// Where a socket listens: `tcp://127.0.0.1:80`, `udp://[::1]:53`, `unix:///run/x.sock`. Checked when read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Address {
-    /// a stream socket
-    Tcp(std::net::SocketAddr),
-    /// a datagram socket
-    Udp(std::net::SocketAddr),
-    /// a unix stream socket at an absolute path
-    Unix(String),
 }
 
 /// How a worker says that it is ready.
