@@ -31,6 +31,17 @@ pub enum EntryKind {
     Special,
 }
 
+impl EntryKind {
+    fn of(file_type: FileType) -> EntryKind {
+        match file_type {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Directory => EntryKind::Dir,
+            FileType::Symlink => EntryKind::Link,
+            _ => EntryKind::Special,
+        }
+    }
+}
+
 /// The facts about one file that the rooms above need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -56,12 +67,7 @@ impl Meta {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "field widths differ by target")]
     fn of(stat: &Stat) -> Meta {
         Meta {
-            kind: match FileType::from_raw_mode(stat.st_mode as RawMode) {
-                FileType::RegularFile => EntryKind::File,
-                FileType::Directory => EntryKind::Dir,
-                FileType::Symlink => EntryKind::Link,
-                _ => EntryKind::Special,
-            },
+            kind: EntryKind::of(FileType::from_raw_mode(stat.st_mode as RawMode)),
             mode: u32::from(stat.st_mode) & 0o7777,
             len: stat.st_size as u64,
             links: stat.st_nlink as u64,
@@ -175,15 +181,107 @@ impl Dir {
         Ok(names)
     }
 
+    /// The names in this directory as [`Dir::names`], each with its kind; one `stat` only where the
+    /// file system does not tell the kind in its listing.
+    pub fn entries(&self) -> Result<Vec<(OsString, EntryKind)>, FsError> {
+        let error = |e| FsError::new("list", &self.path, e);
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let name = OsString::from_vec(name.to_vec());
+            let kind = match entry.file_type() {
+                FileType::Unknown => self.meta(&name)?.kind,
+                known => EntryKind::of(known),
+            };
+            entries.push((name, kind));
+        }
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
     /// Opens a regular file beneath this directory for reading; a fifo or device is refused, not waited for.
     pub fn open_file(&self, rel: impl AsRef<Path>) -> Result<fs_err::File, FsError> {
+        Ok(self.open_file_meta(rel)?.0)
+    }
+
+    /// As [`Dir::open_file`], with the facts about what was opened.
+    pub fn open_file_meta(&self, rel: impl AsRef<Path>) -> Result<(fs_err::File, Meta), FsError> {
         let rel = rel.as_ref();
         let fd = self.open_at(rel, OFlags::RDONLY | OFlags::NONBLOCK, 0, "open")?;
+        self.regular(fd, rel)
+    }
+
+    /// Opens the regular file that `name` leads to, through symlinks and out of this directory if they
+    /// lead there: only for what an operator asked to be followed.
+    pub fn open_following(&self, name: impl AsRef<Path>) -> Result<(fs_err::File, Meta), FsError> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|e| self.error("open", name, e))?;
+        self.regular(fd, name)
+    }
+
+    /// Opens the directory that `name` leads to, as [`Dir::open_following`].
+    pub fn dir_following(&self, name: impl AsRef<Path>) -> Result<Dir, FsError> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|e| self.error("open directory", name, e))?;
+        Ok(Dir { fd, path: self.path.join(name) })
+    }
+
+    /// The facts about what `name` leads to, symlinks followed.
+    pub fn meta_following(&self, name: impl AsRef<Path>) -> Result<Meta, FsError> {
+        let name = name.as_ref();
+        rustix::fs::statat(&self.fd, name, AtFlags::empty())
+            .map(|stat| Meta::of(&stat))
+            .map_err(|e| self.error("stat", name, e))
+    }
+
+    /// The facts about this directory.
+    pub fn own_meta(&self) -> Result<Meta, FsError> {
+        Meta::of_fd(&self.fd, &self.path)
+    }
+
+    fn regular(&self, fd: OwnedFd, rel: &Path) -> Result<(fs_err::File, Meta), FsError> {
         let path = self.path.join(rel);
-        if Meta::of_fd(&fd, &path)?.kind != EntryKind::File {
+        let meta = Meta::of_fd(&fd, &path)?;
+        if meta.kind != EntryKind::File {
             return Err(FsError::new("read", path, std::io::Error::other("it is not a regular file")));
         }
-        Ok(fs_err::File::from_parts(fd.into(), path))
+        Ok((fs_err::File::from_parts(fd.into(), path), meta))
+    }
+
+    /// Sets the permission bits of the regular file `rel`.
+    pub fn set_file_mode(&self, rel: impl AsRef<Path>, mode: u32) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        let file = self.open_file(rel)?;
+        rustix::fs::fchmod(file.file(), Mode::from_raw_mode(mode as RawMode))
+            .map_err(|e| self.error("set the mode of", rel, e))
+    }
+
+    /// Creates the file `rel` with `bytes` of disk space allocated to it, durably, unless it is there.
+    pub fn reserve(&self, rel: impl AsRef<Path>, bytes: u64) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        match self.create_file(rel, 0o600) {
+            Ok(file) => {
+                let flags = rustix::fs::FallocateFlags::empty();
+                match rustix::fs::fallocate(file.file(), flags, 0, bytes) {
+                    // a file system without it cannot promise space: nothing to keep
+                    Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+                    Err(e) => {
+                        let _ = self.remove_file(rel);
+                        Err(self.error("allocate", rel, e))
+                    }
+                }
+            }
+            Err(error) if error.is_exists() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the file `rel`; more than `limit` bytes is an error.

@@ -1,7 +1,7 @@
 //! Whole files by path, and the ends of logs.
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::FsError;
 
@@ -33,4 +33,30 @@ pub fn append_durable(file: &mut fs_err::File, bytes: &[u8]) -> Result<(), FsErr
     let path = file.path().to_owned();
     file.write_all(bytes).map_err(|e| FsError::new("append to", &path, e))?;
     rustix::fs::fdatasync(file.file()).map_err(|e| FsError::new("sync", &path, e))
+}
+
+/// The whole content of an open file from offset `from` on.
+pub fn read_from(file: &mut fs_err::File, from: u64) -> Result<Vec<u8>, FsError> {
+    let path = file.path().to_owned();
+    let error = |e| FsError::new("read", &path, e);
+    file.seek(SeekFrom::Start(from)).map_err(error)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(error)?;
+    Ok(bytes)
+}
+
+/// Appends `bytes` in one write to a file opened for appending; not flushed.
+pub fn append(file: &mut fs_err::File, bytes: &[u8]) -> Result<(), FsError> {
+    let path = file.path().to_owned();
+    file.write_all(bytes).map_err(|e| FsError::new("append to", &path, e))
+}
+
+/// Cuts an open file to `len` bytes.
+pub fn cut(file: &fs_err::File, len: u64) -> Result<(), FsError> {
+    file.file().set_len(len).map_err(|e| FsError::new("cut", file.path(), e))
+}
+
+/// `path` made absolute, with every symlink on its way resolved.
+pub fn canonical(path: &Path) -> Result<PathBuf, FsError> {
+    std::fs::canonicalize(path).map_err(|e| FsError::new("resolve", path, e))
 }

@@ -9,7 +9,7 @@ mod file;
 mod lock;
 
 pub use dir::{Dir, EntryKind, Meta};
-pub use file::{append_durable, read_path, read_tail};
+pub use file::{append, append_durable, canonical, cut, read_from, read_path, read_tail};
 pub use lock::Lock;
 
 use std::io;
@@ -49,6 +49,16 @@ impl FsError {
     pub fn is_exists(&self) -> bool {
         self.kind() == io::ErrorKind::AlreadyExists
     }
+}
+
+/// The user this process acts as.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A name part no other process or thread uses now: process id and a counter.
+pub fn unique() -> String {
+    dir::unique()
 }
 
 /// `Ok(None)` where the thing named is not there; every other error stays one.
