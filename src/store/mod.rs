@@ -1,1 +1,36 @@
-//! placeholder
+//! Keeps: generations, the pointer, tags, events and their outcomes, loader outputs. Plain files; the
+//! rules are in `spec/store.md`.
+//!
+//! [`Store`] reads and never writes; [`Writer`], which only the owner of the store gets, does both. What
+//! a method of `Writer` reports as done survives a power cut.
+
+mod content;
+mod error;
+mod events;
+mod generation;
+mod history;
+mod lines;
+mod links;
+mod loaded;
+mod open;
+mod outcome;
+mod pointer;
+mod push;
+mod resolve;
+mod scan;
+mod source;
+mod stack;
+mod staging;
+mod tags;
+mod verify;
+
+pub use error::{Damage, Kind, StoreError};
+pub use events::{EventDraft, EventError};
+pub use generation::{GenerationInfo, Listed};
+pub use history::{End, HistoryEntry};
+pub use open::{Store, Writer};
+pub use pointer::PointerError;
+pub use push::{PushError, PushOptions, Pushed};
+pub use resolve::RefError;
+pub use source::{Limits, Refusal};
+pub use staging::Staging;

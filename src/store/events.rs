@@ -1,0 +1,227 @@
+//! Events: what was asked, numbered, and how far each is.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::error::{Kind, StoreError};
+use super::open::{Store, Writer};
+use super::{lines, staging};
+use crate::fsx::{self, FsError};
+use crate::model::{Actor, Event, GenerationId, Mark, Request};
+
+const LARGEST_EVENT: u64 = 1 << 20;
+const LARGEST_STEPS: u64 = 256 << 20;
+
+/// An event before it has a number.
+#[derive(Clone, Debug)]
+pub struct EventDraft {
+    /// what is asked
+    pub request: Request,
+    /// the generation it is about
+    pub target: GenerationId,
+    /// only the pointer shall move
+    pub pointer_only: bool,
+    /// replace the workers even where nothing changed
+    pub force: bool,
+    /// when, UTC
+    pub at: Timestamp,
+    /// the boot it is asked in
+    pub boot: String,
+    /// who
+    pub by: Actor,
+}
+
+/// Why an event was not accepted, marked or concluded.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// the target is not in the store; nothing was accepted
+    #[error("generation {id} is not in the store; `pointsman list` shows what is")]
+    NoSuchGeneration {
+        /// the target
+        id: GenerationId,
+    },
+    /// no event has this number
+    #[error("there is no event {number}; `pointsman history` shows what there is")]
+    NoSuchEvent {
+        /// the number
+        number: u64,
+    },
+    /// it has its verdict; that one stands
+    #[error("event {number} has its verdict already; `pointsman history` shows it")]
+    AlreadyConcluded {
+        /// the number
+        number: u64,
+    },
+    /// the verdict is written and stands, but the history does not have it yet: the next writer adds it
+    #[error("event {number} is concluded, but its line is not in the history yet")]
+    NotInHistory {
+        /// the number
+        number: u64,
+        /// why
+        source: FsError,
+    },
+    /// nothing was written, or nothing that counts
+    #[error("cannot {doing}")]
+    Io {
+        /// what was tried
+        doing: &'static str,
+        /// why not
+        source: FsError,
+    },
+    /// a record could not be read
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl EventError {
+    /// What it means for whoever asked.
+    pub fn kind(&self) -> Kind {
+        match self {
+            EventError::NoSuchGeneration { .. } | EventError::NoSuchEvent { .. } => Kind::NoSuch,
+            EventError::AlreadyConcluded { .. } => Kind::Busy,
+            EventError::NotInHistory { .. } | EventError::Io { .. } => Kind::Failed,
+            EventError::Store(error) => error.kind(),
+        }
+    }
+
+    pub(super) fn io(doing: &'static str) -> impl Fn(FsError) -> EventError {
+        move |source| EventError::Io { doing, source }
+    }
+}
+
+/// Which files an event number has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EventFiles {
+    pub(super) event: bool,
+    pub(super) outcome: bool,
+}
+
+impl Store {
+    /// Event `number`; `None` where there is none.
+    pub fn event(&self, number: u64) -> Result<Option<Event>, StoreError> {
+        let name = format!("events/{number}.json");
+        let Some(bytes) =
+            fsx::optional(self.root.read(&name, LARGEST_EVENT)).map_err(StoreError::io("read an event"))?
+        else {
+            return Ok(None);
+        };
+        let event: Event =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(None, &name, &e))?;
+        if event.number != number {
+            let what = format!("it says that it is event {}", event.number);
+            return Err(StoreError::damaged(None, &name, &what));
+        }
+        Ok(Some(event))
+    }
+
+    /// The events without an outcome, by number.
+    pub fn pending(&self) -> Result<Vec<Event>, StoreError> {
+        let mut pending = Vec::new();
+        for (number, files) in self.event_files()? {
+            if files.event && !files.outcome {
+                pending.extend(self.event(number)?);
+            }
+        }
+        Ok(pending)
+    }
+
+    /// The marks of event `number`, in order. What a crash left of the last one is not there.
+    pub fn marks(&self, number: u64) -> Result<Vec<Mark>, StoreError> {
+        let name = format!("events/{number}.steps");
+        let bytes = fsx::optional(self.root.read(&name, LARGEST_STEPS))
+            .map_err(StoreError::io("read the steps of an event"))?
+            .unwrap_or_default();
+        let lines = lines::parse(&bytes);
+        if let Some(line) = lines.damaged {
+            return Err(StoreError::damaged(None, &name, &format!("line {line} is not as it was written")));
+        }
+        let marks = lines.sound.into_iter().map(serde_json::from_str).collect::<Result<_, _>>();
+        marks.map_err(|e| StoreError::damaged(None, &name, &e))
+    }
+
+    /// Every event number and which files it has.
+    pub(super) fn event_files(&self) -> Result<BTreeMap<u64, EventFiles>, StoreError> {
+        let mut files: BTreeMap<u64, EventFiles> = BTreeMap::new();
+        for name in self.part("events")?.names().map_err(StoreError::io("list the events"))? {
+            let Some((number, rest)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            let entry = files.entry(number).or_default();
+            match rest {
+                "json" => entry.event = true,
+                "outcome.json" => entry.outcome = true,
+                _ => {} // steps: the number counts, nothing else
+            }
+        }
+        Ok(files)
+    }
+}
+
+impl Writer {
+    /// Accepts an event: after `Ok` it is durable under the number it got, one more than any before.
+    ///
+    /// # Errors
+    /// Nothing was accepted.
+    pub fn accept(&self, draft: EventDraft) -> Result<Event, EventError> {
+        let io = EventError::io("accept an event");
+        let _lock = self.store_lock().map_err(&io)?;
+        if !self.has(draft.target).map_err(EventError::Store)? {
+            return Err(EventError::NoSuchGeneration { id: draft.target });
+        }
+        let EventDraft { request, target, pointer_only, force, at, boot, by } = draft;
+        let mut event = Event { number: 0, request, target, pointer_only, force, at, boot, by };
+        let tmp = self.part("tmp").map_err(EventError::Store)?;
+        let events = self.part("events").map_err(EventError::Store)?;
+        loop {
+            let highest =
+                self.event_files().map_err(EventError::Store)?.last_key_value().map_or(0, |(n, _)| *n);
+            event.number = highest + 1;
+            let name = format!("event-{}", fsx::unique());
+            let json = serde_json::to_string(&event).expect("events have string keys only") + "\n";
+            tmp.write_new(&name, json.as_bytes(), 0o444).map_err(&io)?;
+            let claimed = tmp.hard_link(&name, &events, format!("{}.json", event.number));
+            let _ = tmp.remove_file(&name); // else garbage, which the next writer removes
+            match claimed {
+                Err(error) if error.is_exists() => {}
+                other => {
+                    other.and_then(|()| events.sync()).map_err(&io)?;
+                    return Ok(event);
+                }
+            }
+        }
+    }
+
+    /// Adds a mark to event `number`. Durable after `Ok`, except a [`Mark::Note`]. Called by the holder of
+    /// the engine lock only.
+    pub fn mark(&self, number: u64, mark: &Mark) -> Result<(), EventError> {
+        let io = EventError::io("write down a step");
+        let events = self.part("events").map_err(EventError::Store)?;
+        if !events.exists(format!("{number}.json")).map_err(&io)? {
+            return Err(EventError::NoSuchEvent { number });
+        }
+        let durable = match mark {
+            Mark::Begun { .. } | Mark::Swinging { .. } | Mark::Undoing { .. } => true,
+            Mark::Note(_) => false,
+        };
+        let json = [serde_json::to_string(mark).expect("marks have string keys only")];
+        let name = format!("{number}.steps");
+        self.with_reserve(|| lines::append(&events, &name, &json, durable)).map_err(io)
+    }
+
+    /// Runs `write`; where the disk is full, gives the reserve of [`Writer::prepare_undo`] back and runs it
+    /// once more. `write` may be run twice.
+    pub(super) fn with_reserve<T>(&self, write: impl Fn() -> Result<T, FsError>) -> Result<T, FsError> {
+        let first = write();
+        let full = |e: &FsError| {
+            matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        if !first.as_ref().is_err_and(full) {
+            return first;
+        }
+        let Ok(tmp) = self.root.dir("tmp") else { return first };
+        if tmp.remove_file(staging::RESERVE).is_err() {
+            return first;
+        }
+        write()
+    }
+}

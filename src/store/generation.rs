@@ -1,0 +1,166 @@
+//! Generations: which there are, and what is in one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::error::StoreError;
+use super::open::Store;
+use crate::fsx::{self, Lock};
+use crate::model::{Actor, GenerationId, Manifest, Node, PushRecord, RelPath, Tag, Verdict};
+
+pub(super) const LARGEST_MANIFEST: u64 = 1 << 30;
+/// The most that [`Store::read_file`] reads; for configuration texts, not for data.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// One generation as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// its id
+    pub id: GenerationId,
+    /// when it was pushed, UTC
+    pub at: Timestamp,
+    /// who pushed it
+    pub by: Actor,
+    /// why, in the pusher's words; the beginning of it where it is long
+    pub message: Option<String>,
+    /// the generation it was linked against
+    pub parent: Option<GenerationId>,
+    /// the tags that name it
+    pub tags: Vec<Tag>,
+    /// whether it is in force
+    pub current: bool,
+    /// whether it was ever proven good here
+    pub good: bool,
+}
+
+/// Everything the store knows about one generation.
+#[derive(Clone, Debug)]
+pub struct GenerationInfo {
+    /// its line in the list
+    pub listed: Listed,
+    /// how it came here
+    pub record: PushRecord,
+    /// what is in it
+    pub manifest: Manifest,
+}
+
+impl Store {
+    /// Every generation, the last pushed last. A damaged pointer or record hides none of them.
+    pub fn list(&self) -> Result<Vec<Listed>, StoreError> {
+        let ledger = self.ledger()?;
+        let good: HashSet<GenerationId> = ledger
+            .finished
+            .values()
+            .filter(|entry| entry.end.as_ref().is_some_and(|end| end.verdict == Verdict::Good))
+            .map(|entry| entry.target)
+            .collect();
+        let current = self.current().ok().flatten();
+        let mut tags: BTreeMap<GenerationId, Vec<Tag>> = BTreeMap::new();
+        for (tag, id) in self.tags()? {
+            tags.entry(id).or_default().push(tag);
+        }
+        let listed = ledger.pushes.into_iter().map(|push| Listed {
+            id: push.id,
+            at: push.at,
+            by: push.by,
+            message: push.message,
+            parent: push.parent,
+            tags: tags.remove(&push.id).unwrap_or_default(),
+            current: current == Some(push.id),
+            good: good.contains(&push.id),
+        });
+        Ok(listed.collect())
+    }
+
+    /// Everything about generation `id`.
+    pub fn show(&self, id: GenerationId) -> Result<GenerationInfo, StoreError> {
+        let manifest = self.manifest(id)?;
+        let record = self.push_record(id)?;
+        let listed = self.list()?.into_iter().find(|listed| listed.id == id);
+        let listed = listed.ok_or(StoreError::NoSuchGeneration { id })?;
+        Ok(GenerationInfo { listed, record, manifest })
+    }
+
+    /// Whether generation `id` is in the store.
+    pub fn has(&self, id: GenerationId) -> Result<bool, StoreError> {
+        self.root.exists(format!("generations/{id}")).map_err(StoreError::io("look for a generation"))
+    }
+
+    /// The absolute path of generation `id`, there or not.
+    pub fn generation_path(&self, id: GenerationId) -> PathBuf {
+        self.path().join(format!("generations/{id}"))
+    }
+
+    /// The absolute path of what was pushed as generation `id`, there or not.
+    pub fn tree_path(&self, id: GenerationId) -> PathBuf {
+        self.generation_path(id).join("tree")
+    }
+
+    /// The manifest of generation `id`, which hashes to `id`.
+    pub fn manifest(&self, id: GenerationId) -> Result<Manifest, StoreError> {
+        let name = format!("generations/{id}/manifest");
+        let bytes = match fsx::optional(self.root.read(&name, LARGEST_MANIFEST)) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) if !self.has(id)? => return Err(StoreError::NoSuchGeneration { id }),
+            Ok(None) => return Err(StoreError::damaged(Some(id), name, "it is missing")),
+            Err(source) => return Err(StoreError::Io { doing: "read a manifest", source }),
+        };
+        if GenerationId::of(&bytes) != id {
+            return Err(StoreError::damaged(Some(id), name, "it does not hash to the generation's id"));
+        }
+        Manifest::parse(&bytes).map_err(|e| StoreError::damaged(Some(id), name, &e))
+    }
+
+    /// How generation `id` came here.
+    pub fn push_record(&self, id: GenerationId) -> Result<PushRecord, StoreError> {
+        let name = format!("generations/{id}/push.json");
+        match fsx::optional(self.root.read(&name, 1 << 20)) {
+            Ok(Some(bytes)) => {
+                serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(Some(id), name, &e))
+            }
+            Ok(None) if !self.has(id)? => Err(StoreError::NoSuchGeneration { id }),
+            Ok(None) => Err(StoreError::damaged(Some(id), name, "it is missing")),
+            Err(source) => Err(StoreError::Io { doing: "read a push record", source }),
+        }
+    }
+
+    /// The content of one file of generation `id`, through the links in it. Not checked against its hash
+    /// ([`Store::check_intact`] does).
+    pub fn read_file(&self, id: GenerationId, path: &RelPath) -> Result<Vec<u8>, StoreError> {
+        let manifest = self.manifest(id)?;
+        let missing = || StoreError::NoSuchPath { id, path: path.to_string() };
+        let found = super::links::follow(&manifest, path).ok_or_else(missing)?;
+        if !matches!(manifest.get(&found), Some(Node::File { .. })) {
+            return Err(missing());
+        }
+        let name = format!("generations/{id}/tree/{found}");
+        match fsx::optional(self.root.read(&name, LARGEST_FILE)) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(StoreError::damaged(Some(id), name, "it is missing")),
+            Err(source) => Err(StoreError::Io { doing: "read a file of a generation", source }),
+        }
+    }
+
+    /// Holds generation `id`: it is not taken away until the lease is dropped, or the process ends.
+    pub fn lease(&self, id: GenerationId) -> Result<Lock, StoreError> {
+        let path = self.generation_path(id);
+        // a push or a cleaner may hold it for an instant; gc never has it under this name
+        for _ in 0..1000 {
+            match fsx::optional(Lock::lease(&path)).map_err(StoreError::io("lease a generation"))? {
+                // what was locked may have been renamed away between opening and locking
+                Some(Some(lock)) if self.has(id)? => return Ok(lock),
+                Some(None) if self.has(id)? => std::thread::yield_now(),
+                _ => return Err(StoreError::NoSuchGeneration { id }),
+            }
+        }
+        Err(StoreError::Leaving { id })
+    }
+
+    /// The ids of all generations, sorted.
+    pub(super) fn generation_ids(&self) -> Result<Vec<GenerationId>, StoreError> {
+        let names = self.part("generations")?.names().map_err(StoreError::io("list the generations"))?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+}

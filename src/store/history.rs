@@ -1,0 +1,253 @@
+//! `history`: one checksummed line per push and finished event, so that listing is one read.
+//!
+//! The truth is in `generations/` and `events/`: what a crash kept from the history is read from there
+//! and appended by the next writer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+use super::open::{Store, Writer, not_older};
+use super::{lines, stack};
+use crate::fsx::{self, FsError, Lock};
+use crate::model::{Actor, Event, GenerationId, Outcome, PushRecord, Request, Stage, Verdict};
+
+const LONGEST: u64 = 1 << 30;
+/// The most characters of a message or reason that a line of the history holds.
+const WORDS: usize = 2000;
+
+/// One event in the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// the event's number
+    pub number: u64,
+    /// what was asked
+    pub request: Request,
+    /// the generation it is about
+    pub target: GenerationId,
+    /// when it was asked, UTC
+    pub asked: Timestamp,
+    /// who asked
+    pub by: Actor,
+    /// how it ended; `None`: not yet
+    pub end: Option<End>,
+}
+
+/// How an event of the history ended: its outcome without the steps, the reason cut to a length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// how
+    pub verdict: Verdict,
+    /// the last stage that ran
+    pub stage: Stage,
+    /// whether another generation is in force now than before
+    pub changed: bool,
+    /// why
+    pub reason: String,
+    /// what was in force then
+    pub serving: Option<GenerationId>,
+    /// when, UTC
+    pub at: Timestamp,
+}
+
+/// A push in the history.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PushLine {
+    pub(super) id: GenerationId,
+    pub(super) at: Timestamp,
+    pub(super) by: Actor,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<GenerationId>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Record {
+    Push(PushLine),
+    Event(HistoryEntry),
+}
+
+impl Record {
+    pub(super) fn of_push(id: GenerationId, record: &PushRecord) -> Record {
+        Record::Push(PushLine {
+            id,
+            at: record.at,
+            by: record.by.clone(),
+            message: record.message.as_deref().map(shortened),
+            parent: record.parent,
+        })
+    }
+
+    pub(super) fn of_event(event: Option<&Event>, outcome: &Outcome) -> Record {
+        let end = End {
+            verdict: outcome.verdict,
+            stage: outcome.stage,
+            changed: outcome.changed,
+            reason: shortened(&outcome.reason),
+            serving: outcome.serving,
+            at: outcome.at,
+        };
+        Record::Event(HistoryEntry {
+            number: outcome.event,
+            request: outcome.request,
+            target: outcome.target,
+            asked: event.map_or(outcome.at, |event| event.at),
+            by: event.map(|event| event.by.clone()).unwrap_or_default(),
+            end: Some(end),
+        })
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(WORDS).collect()
+}
+
+/// The history, completed from what lies in the store.
+pub(super) struct Ledger {
+    /// every generation that is there, in the order of their pushes
+    pub(super) pushes: Vec<PushLine>,
+    /// every finished event by number
+    pub(super) finished: BTreeMap<u64, HistoryEntry>,
+    /// numbers of the events without an outcome, ascending
+    pub(super) pending: Vec<u64>,
+    /// what the file lacks
+    missing: Vec<Record>,
+}
+
+impl Store {
+    /// Every event ever, by number; those without an outcome have no end.
+    pub fn history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
+        let ledger = self.ledger()?;
+        let mut entries = ledger.finished;
+        for number in ledger.pending {
+            if let Some(event) = self.event(number)? {
+                let Event { request, target, at: asked, by, .. } = event;
+                entries.insert(number, HistoryEntry { number, request, target, asked, by, end: None });
+            }
+        }
+        Ok(entries.into_values().collect())
+    }
+
+    /// The good generations, the last good one last; see the module `stack` for what counts.
+    pub fn good_stack(&self) -> Result<Vec<GenerationId>, StoreError> {
+        Ok(stack::stack(self.ledger()?.finished.values()))
+    }
+
+    /// The generation that was last proven good, if any ever was.
+    pub fn last_good(&self) -> Result<Option<GenerationId>, StoreError> {
+        Ok(self.good_stack()?.pop())
+    }
+
+    pub(super) fn ledger(&self) -> Result<Ledger, StoreError> {
+        let io = StoreError::io("read the history");
+        let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(&io)?.unwrap_or_default();
+        let mut there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
+        let mut pushes = Vec::new();
+        let mut finished = BTreeMap::new();
+        let mut records: Vec<Record> = Vec::new();
+        for json in lines::parse(&bytes).sound {
+            // a line of a newer program that this one cannot read stands for nothing here
+            records.extend(serde_json::from_str::<Record>(json));
+        }
+        // a generation pushed again after it was taken away has two lines: the last one counts
+        let last: HashMap<GenerationId, usize> = records
+            .iter()
+            .enumerate()
+            .filter_map(
+                |(at, record)| if let Record::Push(push) = record { Some((push.id, at)) } else { None },
+            )
+            .collect();
+        for (at, record) in records.into_iter().enumerate() {
+            match record {
+                Record::Push(push) => {
+                    if last.get(&push.id) == Some(&at) && there.remove(&push.id) {
+                        pushes.push(push);
+                    }
+                }
+                Record::Event(entry) => {
+                    finished.insert(entry.number, entry);
+                }
+            }
+        }
+        let mut ledger = Ledger { pushes, finished, pending: Vec::new(), missing: Vec::new() };
+        self.complete(&mut ledger, there)?;
+        Ok(ledger)
+    }
+
+    /// Adds to `ledger` what `lost` generations and the events directory know and the file does not.
+    fn complete(&self, ledger: &mut Ledger, lost: HashSet<GenerationId>) -> Result<(), StoreError> {
+        let mut lost_pushes = Vec::new();
+        for id in lost {
+            // one just taken away, or a damaged one: `verify` names it
+            if let Ok(record) = self.push_record(id) {
+                lost_pushes.push((record.at, id, Record::of_push(id, &record)));
+            }
+        }
+        lost_pushes.sort_by_key(|(at, id, _)| (*at, *id));
+        for (_, _, record) in lost_pushes {
+            if let Record::Push(push) = &record {
+                ledger.pushes.push(push.clone());
+            }
+            ledger.missing.push(record);
+        }
+        for (number, files) in self.event_files()? {
+            if ledger.finished.contains_key(&number) {
+                continue;
+            }
+            if !files.outcome {
+                if files.event {
+                    ledger.pending.push(number);
+                }
+                continue;
+            }
+            let Some(outcome) = self.outcome(number)? else { continue };
+            let record = Record::of_event(self.event(number)?.as_ref(), &outcome);
+            if let Record::Event(entry) = &record {
+                ledger.finished.insert(number, entry.clone());
+            }
+            ledger.missing.push(record);
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Appends one record, durably. The caller has held `_lock` since before what it tells of became
+    /// visible: nobody takes the line for lost and adds it too.
+    pub(super) fn remember(&self, _lock: &Lock, record: &Record) -> Result<(), FsError> {
+        let json = serde_json::to_string(record).expect("records have string keys only");
+        lines::append(&self.root, "history", &[json], true)
+    }
+
+    /// Appends what a crash kept from the history. Costs three `stat`s where nothing can be missing:
+    /// every line is written after what it tells of, so the history is then the newest of the three.
+    pub(super) fn complete_history(&self) -> Result<(), StoreError> {
+        let io = StoreError::io("complete the history");
+        let history = fsx::optional(self.root.meta("history")).map_err(&io)?;
+        if let Some(history) = history {
+            let generations = self.root.meta("generations").map_err(&io)?;
+            let events = self.root.meta("events").map_err(&io)?;
+            if !not_older(&generations, &history) && !not_older(&events, &history) {
+                return Ok(());
+            }
+        }
+        if self.ledger()?.missing.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.history_lock().map_err(&io)?;
+        // read again: whoever was just writing may have appended it meanwhile
+        let missing = self.ledger()?.missing;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let json: Vec<String> = missing
+            .iter()
+            .map(|record| serde_json::to_string(record).expect("records have string keys only"))
+            .collect();
+        lines::append(&self.root, "history", &json, true).map_err(&io)
+    }
+}

@@ -1,0 +1,120 @@
+//! Loader outputs: made in a staging directory, sealed under their key, never changed after.
+
+use std::path::PathBuf;
+
+use super::error::StoreError;
+use super::open::{Store, Writer};
+use super::scan::{self, DIR_MODE, What};
+use super::staging::Staging;
+use super::{generation, links};
+use crate::fsx::{self, Dir};
+use crate::model::{Entry, LoadedKey, Manifest, Node};
+
+impl Store {
+    /// The absolute path of the loader output `key`, there or not.
+    pub fn loaded_path(&self, key: LoadedKey) -> PathBuf {
+        self.path().join(format!("loaded/{key}/tree"))
+    }
+
+    /// Whether the loader output `key` is there, complete and as it was sealed.
+    pub fn loaded_intact(&self, key: LoadedKey) -> Result<bool, StoreError> {
+        let place = format!("loaded/{key}");
+        let read = self.root.read(format!("{place}/manifest"), generation::LARGEST_MANIFEST);
+        let Some(text) = fsx::optional(read).map_err(StoreError::io("read a manifest"))? else {
+            return Ok(false);
+        };
+        match Manifest::parse(&text) {
+            Ok(manifest) => Ok(self.compare(&place, &manifest)?.is_empty()),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl Writer {
+    /// A fresh directory for a loader to write into. Dropping it removes it and all that is in it.
+    pub fn stage_loaded(&self) -> Result<Staging, StoreError> {
+        Staging::new(&self.root).map_err(StoreError::io("make a directory for the loader's output"))
+    }
+
+    /// Makes what a loader wrote read-only and gives it its place under `key`, durably. Where an intact
+    /// output with this key is there already, that one stays; a damaged one is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`]: the loader left what cannot be sealed, with its path. Nothing is under
+    /// `key` that was not before, and the staging is gone.
+    pub fn seal_loaded(&self, staging: Staging, key: LoadedKey) -> Result<(), StoreError> {
+        let io = StoreError::io("seal the loader's output");
+        let _lock = self.store_lock().map_err(&io)?;
+        let tree = staging.dir().dir("tree").map_err(&io)?;
+        let manifest = seal(&tree, &staging.path().to_string_lossy())?;
+        staging.dir().write_new("manifest", manifest.text().as_bytes(), 0o444).map_err(&io)?;
+        self.root.sync_file_system().map_err(&io)?;
+        let loaded = self.part("loaded")?;
+        let name = key.to_string();
+        if loaded.exists(&name).map_err(&io)? {
+            if self.loaded_intact(key)? {
+                return loaded.sync().map_err(io);
+            }
+            // under a name of its own in tmp/: what is left of it after a crash is garbage
+            let aside = format!("damaged-{}", fsx::unique());
+            let tmp = self.part("tmp")?;
+            loaded.rename(&name, &tmp, &aside).map_err(&io)?;
+            tmp.remove_tree(&aside).map_err(&io)?;
+        }
+        // `false`: somebody sealed the same key just now
+        staging.publish(&loaded, &name).map(|_| ()).map_err(io)
+    }
+}
+
+/// Makes everything beneath `tree` read-only and lists it. Absolute links to `own`, where the tree is now,
+/// become relative.
+fn seal(tree: &Dir, own: &str) -> Result<Manifest, StoreError> {
+    let io = StoreError::io("seal the loader's output");
+    let bad = |path: &str, what: &str| StoreError::damaged(None, format!("{{loaded}}/{path}"), what);
+    let mut entries = Vec::new();
+    let mut directories = Vec::new();
+    for found in scan::scan(tree).map_err(&io)? {
+        let path = found
+            .path
+            .map_err(|shown| bad(&shown, "a name without control characters, in UTF-8, is needed"))?;
+        let node = match found.what {
+            What::Dir => {
+                directories.push(path.clone());
+                Node::Dir
+            }
+            What::File(hash) => {
+                let (class, executable) = scan::class_of(found.meta.mode);
+                if found.meta.links != 1 {
+                    return Err(bad(path.as_str(), "it is a hard link; a copy is needed"));
+                }
+                if found.meta.mode & 0o7000 != 0 {
+                    return Err(bad(path.as_str(), "it has a setuid, setgid or sticky bit"));
+                }
+                tree.set_file_mode(&path, scan::file_mode(class, executable)).map_err(&io)?;
+                Node::File { class, executable, len: found.meta.len, hash }
+            }
+            What::Link(target) => match links::judge(&path, None, &target, &[own.to_owned()]) {
+                links::Judgement::Keep(text) if !text.chars().any(char::is_control) => {
+                    if text != target {
+                        tree.remove_file(&path).and_then(|()| tree.symlink(&text, &path)).map_err(&io)?;
+                    }
+                    Node::Link { target: text }
+                }
+                _ => return Err(bad(path.as_str(), "it leads out of the output")),
+            },
+            What::Special => return Err(bad(path.as_str(), "it is no file, directory or link")),
+            What::Unreadable(why) => return Err(bad(path.as_str(), &why)),
+        };
+        entries.push(Entry { path, node });
+    }
+    let manifest = Manifest::new(entries).map_err(|e| bad("", &e.to_string()))?;
+    if let Some((path, _)) = links::first_leaving(&manifest) {
+        return Err(bad(path.as_str(), "it leads out of the output"));
+    }
+    // deepest first: a directory is closed when everything in it is done
+    for path in directories.iter().rev() {
+        tree.dir(path).and_then(|dir| dir.set_mode(DIR_MODE)).map_err(&io)?;
+    }
+    tree.set_mode(DIR_MODE).map_err(io)?;
+    Ok(manifest)
+}

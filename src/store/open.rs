@@ -1,0 +1,231 @@
+//! A store at hand: making it, opening it, and the right to write.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::staging;
+use crate::fsx::{self, Dir, FsError, Lock, Meta};
+
+const FORMAT: &str = "pointsman-store 1\n";
+const DIRECTORIES: [&str; 6] = ["generations", "loaded", "events", "tags", "rejected", "tmp"];
+
+/// What may be in a directory before it becomes a store.
+const MAY_PRECEDE: [&str; 3] = ["run", "host.yaml", "lost+found"];
+
+/// The file in the run directory whose lock guards its emptying; the one thing emptying leaves.
+const RUN_LOCK: &str = "lock";
+const BOOT: &str = "boot";
+
+/// A store, for reading. Cheap to clone; writes nothing, ever.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(super) root: Arc<Dir>,
+    run: Arc<PathBuf>,
+}
+
+/// A store, and the right to write in it: its owner, in a run directory of this boot. Everything a
+/// [`Store`] can, a `Writer` can.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    store: Store,
+    run_dir: Arc<Dir>,
+}
+
+impl Deref for Writer {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Store {
+    /// Makes the layout at `root` (with `mode`, where it is new) and its run directory. A store of this
+    /// format is completed where a part is missing, else left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEmpty`]: a directory that holds something else; nothing was written.
+    pub fn init(root: &Path, run: &Path, mode: u32) -> Result<Store, StoreError> {
+        let io = StoreError::io("make the store");
+        let dir = Dir::create_all(root, mode).map_err(&io)?;
+        owned(&dir)?;
+        if dir.exists("format").map_err(&io)? {
+            known_format(&dir)?;
+        } else {
+            for name in dir.names().map_err(&io)? {
+                let name = name.to_string_lossy();
+                if !MAY_PRECEDE.contains(&&*name) && !name.starts_with(".format.") {
+                    return Err(StoreError::NotEmpty { path: root.to_owned(), name: name.into_owned() });
+                }
+            }
+            // first: a directory that has it is a store, however much of `init` came after
+            dir.replace_file("format", FORMAT.as_bytes(), 0o644).map_err(&io)?;
+        }
+        for name in DIRECTORIES {
+            if !dir.exists(name).map_err(&io)? {
+                dir.create_dir(name, 0o755).map_err(&io)?;
+            }
+        }
+        drop(dir.append_file("history", 0o644).map_err(&io)?);
+        dir.sync().map_err(&io)?;
+        Dir::create_all(run, 0o755).map_err(&io)?;
+        Store::open(root, run)
+    }
+
+    /// Opens the store at `root` for reading; creates nothing. `run` is where writers will keep their
+    /// locks, and need not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::NotAStore`], [`StoreError::UnknownFormat`].
+    pub fn open(root: &Path, run: &Path) -> Result<Store, StoreError> {
+        let absolute = match fsx::canonical(root) {
+            Ok(path) => path,
+            Err(error) if error.is_not_found() => {
+                return Err(StoreError::NotAStore { path: root.to_owned() });
+            }
+            Err(source) => return Err(StoreError::Io { doing: "open the store", source }),
+        };
+        let dir = Dir::open(&absolute).map_err(StoreError::io("open the store"))?;
+        known_format(&dir)?;
+        Ok(Store { root: Arc::new(dir), run: Arc::new(run.to_owned()) })
+    }
+
+    /// The absolute path of the store.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The run directory.
+    pub fn run_path(&self) -> &Path {
+        &self.run
+    }
+
+    /// The right to write. Makes the run directory where it is missing, empties it where it is from
+    /// another boot than `boot`, and removes what crashes left in the store.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOwner`], [`StoreError::ForeignRun`]: nothing was touched.
+    pub fn writer(&self, boot: &str) -> Result<Writer, StoreError> {
+        owned(&self.root)?;
+        let io = StoreError::io("prepare the run directory");
+        let run_dir = Dir::create_all(&self.run, 0o755).map_err(&io)?;
+        owned(&run_dir)?;
+        if recorded_boot(&run_dir).map_err(&io)?.as_deref() != Some(boot) {
+            empty_run(&run_dir, boot)?;
+        }
+        let writer = Writer { store: self.clone(), run_dir: Arc::new(run_dir) };
+        writer.tidy()?;
+        Ok(writer)
+    }
+
+    pub(super) fn part(&self, name: &str) -> Result<Dir, StoreError> {
+        self.root.dir(name).map_err(StoreError::io("read the store"))
+    }
+}
+
+impl Writer {
+    /// The run directory, held open.
+    pub fn run(&self) -> &Dir {
+        &self.run_dir
+    }
+
+    /// The lock of whoever carries events out: one at a time. `None` where another holds it and `wait`
+    /// is not set.
+    pub fn engine_lock(&self, wait: bool) -> Result<Option<Lock>, StoreError> {
+        let taken = if wait {
+            Lock::exclusive(&self.run_dir, "engine.lock").map(Some)
+        } else {
+            Lock::try_exclusive(&self.run_dir, "engine.lock")
+        };
+        taken.map_err(StoreError::io("take the engine lock"))
+    }
+
+    /// The lock under which `current` is compared and moved.
+    pub fn swing_lock(&self) -> Result<Lock, StoreError> {
+        Lock::exclusive(&self.run_dir, "swing.lock").map_err(StoreError::io("take the swing lock"))
+    }
+
+    /// The store lock, shared: what is being written is not taken away meanwhile.
+    pub(super) fn store_lock(&self) -> Result<Lock, FsError> {
+        Lock::shared(&self.run_dir, "store.lock")
+    }
+
+    /// The lock on the end of `history`.
+    pub(super) fn history_lock(&self) -> Result<Lock, FsError> {
+        Lock::exclusive(&self.run_dir, "history.lock")
+    }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        let io = StoreError::io("remove what a crash left in tmp/");
+        let tmp = self.part("tmp")?;
+        let left = |name: &std::ffi::OsString| name != staging::UNDO && name != staging::RESERVE;
+        if tmp.names().map_err(&io)?.iter().any(left) {
+            let alone = Lock::try_exclusive(&self.run_dir, "store.lock").map_err(&io)?;
+            staging::clean(&tmp, alone.is_some()).map_err(&io)?;
+        }
+        self.complete_history()
+    }
+}
+
+fn known_format(dir: &Dir) -> Result<(), StoreError> {
+    let path = || dir.path().to_owned();
+    match fsx::optional(dir.read("format", 256)) {
+        Ok(Some(text)) if text == FORMAT.as_bytes() => Ok(()),
+        Ok(Some(text)) => {
+            let found = String::from_utf8_lossy(&text).trim_end().escape_debug().to_string();
+            Err(StoreError::UnknownFormat { path: path(), found })
+        }
+        Ok(None) => Err(StoreError::NotAStore { path: path() }),
+        Err(source) => Err(StoreError::Io { doing: "open the store", source }),
+    }
+}
+
+fn owned(dir: &Dir) -> Result<(), StoreError> {
+    let (me, owner) =
+        (fsx::effective_uid(), dir.own_meta().map_err(StoreError::io("look at the store"))?.uid);
+    if me == owner {
+        return Ok(());
+    }
+    Err(StoreError::NotOwner { path: dir.path().to_owned(), owner, me })
+}
+
+fn recorded_boot(run: &Dir) -> Result<Option<String>, FsError> {
+    let text = fsx::optional(run.read(BOOT, 256))?;
+    Ok(text.map(|text| String::from_utf8_lossy(&text).trim_end().to_owned()))
+}
+
+/// Empties the run directory and records `boot`. A directory without a recorded boot is taken only
+/// where it is empty: a mistyped path must not cost anybody their files.
+fn empty_run(run: &Dir, boot: &str) -> Result<(), StoreError> {
+    let io = StoreError::io("empty the run directory");
+    let ours = |name: &str| name == RUN_LOCK || name.starts_with(".boot.");
+    let recorded = recorded_boot(run).map_err(&io)?;
+    if recorded.is_none() {
+        let names = run.names().map_err(&io)?;
+        if let Some(name) = names.iter().map(|name| name.to_string_lossy()).find(|name| !ours(name)) {
+            // another writer may have come first
+            if recorded_boot(run).map_err(&io)?.as_deref() == Some(boot) {
+                return Ok(());
+            }
+            return Err(StoreError::ForeignRun { path: run.path().to_owned(), name: name.into_owned() });
+        }
+    }
+    let _lock = Lock::exclusive(run, RUN_LOCK).map_err(&io)?;
+    if recorded_boot(run).map_err(&io)?.as_deref() == Some(boot) {
+        return Ok(());
+    }
+    for name in run.names().map_err(&io)? {
+        if name != RUN_LOCK && name != BOOT {
+            run.remove_tree(&name).map_err(&io)?;
+        }
+    }
+    run.replace_file(BOOT, format!("{boot}\n").as_bytes(), 0o644).map_err(&io)
+}
+
+/// Whether `dir` was changed at or after the time `than` was: the clock of files is coarse, so equal
+/// counts as later.
+pub(super) fn not_older(dir: &Meta, than: &Meta) -> bool {
+    dir.modified >= than.modified
+}

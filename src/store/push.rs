@@ -1,0 +1,213 @@
+//! Push: a directory becomes a generation.
+//!
+//! The order is the promise: contents durable, then visible by one rename, then that durable, then the
+//! history. A generation that can be seen is complete.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{Kind, StoreError};
+use super::history::Record;
+use super::links;
+use super::open::Writer;
+use super::source::{Limits, Parent, Refusal, Walk};
+use super::staging::Staging;
+use crate::fsx::{self, Dir, FsError};
+use crate::model::{GenerationId, Manifest, PushRecord};
+
+/// How to push.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// who, when, why; its parent is filled in by the push
+    pub record: PushRecord,
+    /// store what links to the outside lead to, instead of refusing them
+    pub copy_links: bool,
+    /// an absolute path that stands for the root of the generation in absolute links
+    pub mount: Option<PathBuf>,
+    /// how much it may be
+    pub limits: Limits,
+}
+
+/// What a push came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// the generation that now is in the store
+    pub id: GenerationId,
+    /// whether it was not there before
+    pub changed: bool,
+    /// files, directories and links in it
+    pub entries: usize,
+    /// bytes in its files
+    pub bytes: u64,
+}
+
+/// Why nothing was pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// the source is not there or no directory
+    #[error("cannot push {}", path.display())]
+    NoSource {
+        /// the source
+        path: PathBuf,
+        /// why not
+        source: FsError,
+    },
+    /// something in the source cannot be in a generation
+    #[error("cannot push {path}: {why}")]
+    Refused {
+        /// where, beneath the source
+        path: String,
+        /// why, and what to do
+        why: Refusal,
+    },
+    /// something in the source cannot be read
+    #[error("cannot push {path}: give this user the right to read it, or remove it")]
+    Unreadable {
+        /// where, beneath the source
+        path: String,
+        /// why not
+        source: FsError,
+    },
+    /// something in the source was written to while it was read
+    #[error("{path} changed while it was read; push again when nothing writes to it")]
+    Changed {
+        /// where, beneath the source
+        path: String,
+    },
+    /// the store could not be written to; nothing was pushed
+    #[error("cannot {doing}")]
+    Io {
+        /// what was tried
+        doing: &'static str,
+        /// why not
+        source: FsError,
+    },
+    /// the generation is there and complete, but its line is not in the history yet
+    #[error("generation {id} is pushed, but its line is not in the history yet; the next push adds it")]
+    NotInHistory {
+        /// what was pushed
+        id: GenerationId,
+        /// why
+        source: FsError,
+    },
+    /// the store could not be read; nothing was pushed
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl PushError {
+    /// What it means for whoever asked.
+    pub fn kind(&self) -> Kind {
+        match self {
+            PushError::Refused { .. } => Kind::Refused,
+            PushError::Changed { .. } => Kind::Busy,
+            PushError::NoSource { .. }
+            | PushError::Unreadable { .. }
+            | PushError::Io { .. }
+            | PushError::NotInHistory { .. } => Kind::Failed,
+            PushError::Store(error) => error.kind(),
+        }
+    }
+
+    pub(super) fn io(doing: &'static str) -> impl Fn(FsError) -> PushError {
+        move |source| PushError::Io { doing, source }
+    }
+}
+
+impl Writer {
+    /// Makes the directory `source` a generation: complete, durable and in the history after `Ok`. The
+    /// same content gives the same id, whatever its times, owners and umask; where it is in the store
+    /// already, that is success and nothing changes.
+    ///
+    /// # Errors
+    /// Nothing is in the store that was not before, except with [`PushError::NotInHistory`].
+    pub fn push(&self, source: &Path, options: PushOptions) -> Result<Pushed, PushError> {
+        let io = PushError::io("write the generation");
+        let no_source = |error| PushError::NoSource { path: source.to_owned(), source: error };
+        let from = Dir::open(source).map_err(no_source)?;
+        let canonical = fsx::canonical(source).map_err(no_source)?;
+        let _lock = self.store_lock().map_err(&io)?;
+
+        let parent_id = self.parent()?;
+        let parent = parent_id.and_then(|id| self.link_source(id));
+        let staging = Staging::new(&self.root).map_err(&io)?;
+        let tree = staging.dir().dir("tree").map_err(&io)?;
+        let mut walk = Walk {
+            limits: options.limits,
+            copy_links: options.copy_links,
+            bases: bases(source, &canonical, options.mount.as_deref()),
+            forbidden: self.forbidden().map_err(&io)?,
+            parent: parent.as_ref(),
+            owner: fsx::effective_uid(),
+            entries: Vec::new(),
+            bytes: 0,
+            buffer: Vec::new(),
+            above: Vec::new(),
+        };
+        walk.root(&from, &tree)?;
+        let (entries, bytes) = (walk.entries.len(), walk.bytes);
+        let manifest = Manifest::new(walk.entries).expect("a walk meets each path once, its directory first");
+        if let Some((path, target)) = links::first_leaving(&manifest) {
+            let why = Refusal::LinkOutThroughLinks(target.to_owned());
+            return Err(PushError::Refused { path: path.to_string(), why });
+        }
+        let text = manifest.text();
+        let id = GenerationId::of(text.as_bytes());
+        let pushed = |changed| Pushed { id, changed, entries, bytes };
+        let generations = self.part("generations").map_err(PushError::Store)?;
+        let name = id.to_string();
+        if generations.exists(&name).map_err(&io)? {
+            generations.sync().map_err(io)?; // another push may have renamed it just now
+            return Ok(pushed(false));
+        }
+
+        let record = PushRecord { parent: parent_id, ..options.record };
+        let json = serde_json::to_string(&record).expect("records have string keys only") + "\n";
+        write(staging.dir(), "manifest", text.as_bytes()).map_err(&io)?;
+        write(staging.dir(), "push.json", json.as_bytes()).map_err(&io)?;
+        staging.dir().sync_file_system().map_err(&io)?;
+        let history = self.history_lock().map_err(&io)?;
+        if !staging.publish(&generations, &name).map_err(&io)? {
+            generations.sync().map_err(io)?;
+            return Ok(pushed(false));
+        }
+        self.remember(&history, &Record::of_push(id, &record))
+            .map_err(|source| PushError::NotInHistory { id, source })?;
+        Ok(pushed(true))
+    }
+
+    /// The generation to link against: in force, else the latest.
+    fn parent(&self) -> Result<Option<GenerationId>, PushError> {
+        match self.current() {
+            Ok(Some(id)) => Ok(Some(id)),
+            // a damaged pointer must not stand in the way of the push that will repair it
+            _ => Ok(self.ledger().map_err(PushError::Store)?.pushes.last().map(|push| push.id)),
+        }
+    }
+
+    /// Generation `id` as a source of links; `None` where it is damaged: everything is copied then.
+    fn link_source(&self, id: GenerationId) -> Option<Parent> {
+        let manifest = self.manifest(id).ok()?;
+        let generation = self.root.dir(format!("generations/{id}")).ok()?;
+        let sealed = generation.meta("push.json").ok()?.modified;
+        Some(Parent { manifest, tree: generation.dir("tree").ok()?, sealed })
+    }
+
+    fn forbidden(&self) -> Result<Vec<(u64, u64)>, FsError> {
+        Ok(vec![self.root.own_meta()?.identity, self.run().own_meta()?.identity])
+    }
+}
+
+/// Creates a file without flushing it: one flush of the file system follows.
+fn write(dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), FsError> {
+    fsx::append(&mut dir.create_file(name, 0o444)?, bytes)
+}
+
+/// The absolute prefixes that mean the root of what is pushed.
+fn bases(given: &Path, canonical: &Path, mount: Option<&Path>) -> Vec<String> {
+    [Some(given), Some(canonical), mount]
+        .into_iter()
+        .flatten()
+        .filter(|path| path.is_absolute())
+        .filter_map(|path| path.to_str().map(str::to_owned))
+        .collect()
+}

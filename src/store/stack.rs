@@ -1,0 +1,100 @@
+//! The stack of good generations: what `@-1` and "last good" mean. Pure.
+
+use super::history::HistoryEntry;
+use crate::model::{GenerationId, Request, Verdict};
+
+/// The good generations, the last good one on top (at the end), from every finished event by number.
+///
+/// A good activate (or cold start) puts its target on top, unless it is there. A good rollback goes back
+/// to its target: what is above it leaves; a target that is not on the stack takes the place of the top.
+/// Every other verdict proves nothing.
+pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
+    let mut stack: Vec<GenerationId> = Vec::new();
+    for entry in finished {
+        if entry.end.as_ref().is_none_or(|end| end.verdict != Verdict::Good) {
+            continue;
+        }
+        match entry.request {
+            Request::Activate | Request::Start => {
+                if stack.last() != Some(&entry.target) {
+                    stack.push(entry.target);
+                }
+            }
+            Request::Rollback => match stack.iter().rposition(|id| *id == entry.target) {
+                Some(at) => stack.truncate(at + 1),
+                None => {
+                    stack.pop();
+                    stack.push(entry.target);
+                }
+            },
+        }
+    }
+    stack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Actor, Stage};
+    use crate::store::history::End;
+
+    fn id(name: u8) -> GenerationId {
+        GenerationId::of(&[name])
+    }
+
+    /// Events in words: `+a` good activate, `-a` good rollback, `!a` failed, `*a` start, `>a` pointer-only.
+    fn after(words: &str) -> Vec<GenerationId> {
+        let entries: Vec<HistoryEntry> = words
+            .split_whitespace()
+            .enumerate()
+            .map(|(number, word)| {
+                let (request, verdict) = match word.as_bytes()[0] {
+                    b'+' => (Request::Activate, Verdict::Good),
+                    b'-' => (Request::Rollback, Verdict::Good),
+                    b'*' => (Request::Start, Verdict::Good),
+                    b'>' => (Request::Activate, Verdict::PointerOnly),
+                    _ => (Request::Rollback, Verdict::Reverted),
+                };
+                let end = End {
+                    verdict,
+                    stage: Stage::Swing,
+                    changed: true,
+                    reason: String::new(),
+                    serving: None,
+                    at: jiff::Timestamp::UNIX_EPOCH,
+                };
+                HistoryEntry {
+                    number: number as u64,
+                    request,
+                    target: id(word.as_bytes()[1]),
+                    asked: end.at,
+                    by: Actor::default(),
+                    end: Some(end),
+                }
+            })
+            .collect();
+        stack(&entries)
+    }
+
+    #[test]
+    fn s14_only_good_events_build_the_stack() {
+        for (words, expected) in [
+            ("", ""),
+            ("!a >b", ""),
+            ("+a +b", "ab"),
+            ("+a +b !c >d", "ab"),
+            ("+a +a", "a"),
+            ("+a +b -a", "a"),
+            ("+a +b +c -a", "a"),
+            ("+a +b -a +c -a", "a"),
+            ("+a +b -c", "ac"),
+            ("+a +b +a -b", "ab"),
+            ("+a +b *b", "ab"),
+            ("+a *b", "ab"),
+            ("-a", "a"),
+        ] {
+            let expected: Vec<_> = expected.bytes().map(id).collect();
+            assert_eq!(after(words), expected, "{words}");
+        }
+    }
+}

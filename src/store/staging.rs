@@ -1,0 +1,93 @@
+//! Staging directories in `tmp/`: what is being made, and what a crash left of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::fsx::{self, Dir, FsError, Lock};
+
+/// Names in `tmp/` that outlive the process that made them.
+pub(super) const UNDO: &str = "undo";
+pub(super) const RESERVE: &str = "reserve";
+
+/// A fresh directory in `tmp/` with an empty `tree` in it, held by a lock. Dropping it removes it.
+#[derive(Debug)]
+pub struct Staging {
+    tmp: Dir,
+    name: String,
+    dir: Dir,
+    tree: PathBuf,
+    lock: Option<Lock>,
+}
+
+impl Staging {
+    pub(super) fn new(root: &Dir) -> Result<Staging, FsError> {
+        let tmp = root.dir("tmp")?;
+        loop {
+            let name = fsx::unique();
+            // until it is locked, a cleaner may take it for garbage: then take another name
+            let dir = match tmp.create_dir(&name, 0o755) {
+                Err(error) if error.is_exists() || error.is_not_found() => continue,
+                other => other?,
+            };
+            let path = tmp.path().join(&name);
+            let lock = match fsx::optional(Lock::try_dir(&path))? {
+                Some(Some(lock)) => lock,
+                Some(None) | None => continue,
+            };
+            if fsx::optional(tmp.meta(&name))?.map(|m| m.identity) != Some(dir.own_meta()?.identity) {
+                continue;
+            }
+            dir.create_dir("tree", 0o755)?;
+            return Ok(Staging { tree: path.join("tree"), tmp, name, dir, lock: Some(lock) });
+        }
+    }
+
+    /// The absolute path of the empty directory to fill.
+    pub fn path(&self) -> &Path {
+        &self.tree
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Renames the whole to `name` in `to`, durably. `false` where something has that name: then the
+    /// staging is removed.
+    pub(super) fn publish(mut self, to: &Dir, name: &str) -> Result<bool, FsError> {
+        match self.tmp.rename_new(&self.name, to, name) {
+            Ok(()) => {
+                self.lock = None; // readers may lease it from now on
+                to.sync()?;
+                Ok(true)
+            }
+            Err(error) if error.is_exists() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // a failure leaves garbage, which the next writer removes
+            let _ = self.tmp.remove_tree(&self.name);
+        }
+    }
+}
+
+/// Removes what crashes left in `tmp/`: directories nobody holds, and files. The caller holds the store
+/// lock exclusively where `files` is set, so that no file there is in use.
+pub(super) fn clean(tmp: &Dir, files: bool) -> Result<(), FsError> {
+    for (name, kind) in tmp.entries()? {
+        if name == UNDO || name == RESERVE {
+            continue;
+        }
+        if kind != fsx::EntryKind::Dir {
+            if files {
+                tmp.remove_tree(&name)?;
+            }
+        } else if let Some(Some(_lock)) = fsx::optional(Lock::try_dir(&tmp.path().join(&name)))? {
+            tmp.remove_tree(&name)?;
+        }
+    }
+    Ok(())
+}
