@@ -1,3 +1,36 @@
-//! placeholder
+//! Does: starts processes, waits until they are ready, hands sockets over, drains, signals.
+//!
+//! | process | entry | is |
+//! |---|---|---|
+//! | `pointsman __exec FD` | [`exec::run`] | what every process we start is before it becomes itself |
+//! | `pointsman supervisor --run DIR` | [`supervisor::run`] | owns what runs; may die: workers serve on, the next adopts them |
+//! | `pointsman holder --run DIR` | [`holder::run`] | keeps a duplicate of every listening socket |
+//!
+//! A manager speaks to the supervisor through [`client`] and runs loaders and checks by itself with
+//! [`oneshot`]. The rules are in `spec/workers.md`; tests carry their numbers.
+
+pub mod client;
+pub mod exec;
+pub mod holder;
+pub mod oneshot;
+pub mod supervisor;
+
+mod clients;
+mod clock;
+mod crew;
+mod keeper;
+mod launch;
+mod local;
+mod namespace;
+mod news;
+mod process;
+mod readiness;
+mod slots;
+mod sockets;
+mod spawn;
 mod wire;
-pub use wire::{Answer, Ask, Launch, News, WorkerReport, WorkerSpec, WorkerState};
+
+pub use holder::DaemonError;
+pub use namespace::NamespaceError;
+pub use process::Ended;
+pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

@@ -147,6 +147,15 @@ pub enum WorkerState {
     Failed,
 }
 
+/// News under its number: what a connection carries after [`Ask::Listen`] was accepted, one a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewsLine {
+    /// one more than that of the news before
+    pub number: u64,
+    /// what happened
+    pub news: News,
+}
+
 /// What happened to a worker. `event` is the one it was last ensured for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

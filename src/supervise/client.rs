@@ -1,0 +1,266 @@
+//! The manager's side of the supervisor's socket.
+
+use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::SocketType;
+
+use crate::fsx::Dir;
+use crate::model::Slot;
+
+use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
+use super::{clients, keeper, local};
+
+/// A supervisor answers from memory; one that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than a report of every process a host could run.
+const ANSWER: u64 = 64 << 20;
+
+/// Why a supervisor could not be asked, or would not.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    /// nobody answers in this run directory
+    #[error("no supervisor answers in {}: {why}", run.display())]
+    Absent {
+        /// the run directory
+        run: PathBuf,
+        /// the reason
+        why: String,
+    },
+    /// the connection broke before the answer came; what was asked may have been done
+    #[error("the supervisor is gone: {why}")]
+    Gone {
+        /// the reason
+        why: String,
+    },
+    /// it answered no; nothing has been done
+    #[error("the supervisor refuses: {why}")]
+    Refused {
+        /// its reason
+        why: String,
+    },
+}
+
+/// All slots and processes of a supervisor at one moment.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    /// pid of the supervisor
+    pub supervisor: u32,
+    /// number of the newest news
+    pub news: u64,
+    /// all processes, by slot, then by start
+    pub workers: Vec<WorkerReport>,
+}
+
+/// A connection on which one thing at a time is asked.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the supervisor of the run directory `run`.
+    ///
+    /// # Errors
+    /// [`Unreachable::Absent`]: nobody is there.
+    pub fn connect(run: &Path) -> Result<Client, Unreachable> {
+        let absent = |why: String| Unreachable::Absent { run: run.to_owned(), why };
+        let dir = Dir::open(run).map_err(|e| absent(e.kind().to_string()))?;
+        let socket = local::connect(&dir, clients::SOCKET, SocketType::STREAM);
+        let stream = UnixStream::from(socket.map_err(|e| absent(e.to_string()))?);
+        let patience = Some(PATIENCE);
+        stream
+            .set_read_timeout(patience)
+            .and_then(|()| stream.set_write_timeout(patience))
+            .map_err(|e| absent(e.to_string()))?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// All slots and processes, draining ones included.
+    ///
+    /// # Errors
+    /// [`Unreachable::Gone`].
+    pub fn slots(&mut self) -> Result<Slots, Unreachable> {
+        match self.ask(&Ask::Slots)? {
+            Answer::Slots { supervisor, news, workers } => Ok(Slots { supervisor, news, workers }),
+            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
+        }
+    }
+
+    /// Has `spec.slot` run `spec` for `event`: see [`Ask::Ensure`]. What comes of it is news.
+    ///
+    /// # Errors
+    /// [`Unreachable::Refused`]: the spec makes no sense. [`Unreachable::Gone`]: ask again.
+    pub fn ensure(&mut self, event: u64, spec: &WorkerSpec, force: bool) -> Result<(), Unreachable> {
+        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force })
+    }
+
+    /// Kills the candidates of `event`; there is no news about them.
+    ///
+    /// # Errors
+    /// [`Unreachable::Gone`]: ask again.
+    pub fn abandon(&mut self, event: u64) -> Result<(), Unreachable> {
+        self.tell(&Ask::Abandon { event })
+    }
+
+    /// Drains every slot that is not in `keep`, and closes the sockets no slot needs.
+    ///
+    /// # Errors
+    /// [`Unreachable::Gone`]: ask again.
+    pub fn settle(&mut self, keep: &[Slot]) -> Result<(), Unreachable> {
+        self.tell(&Ask::Settle { slots: keep.to_vec() })
+    }
+
+    /// Ends the supervisor; its workers serve on.
+    ///
+    /// # Errors
+    /// [`Unreachable::Gone`].
+    pub fn quit(&mut self) -> Result<(), Unreachable> {
+        self.tell(&Ask::Quit)
+    }
+
+    fn tell(&mut self, ask: &Ask) -> Result<(), Unreachable> {
+        self.ask(ask).map(drop)
+    }
+
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, Unreachable> {
+        let mut line = serde_json::to_vec(ask).expect("what is asked is plain text");
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).map_err(|e| Unreachable::Gone { why: e.to_string() })?;
+        match read_line(&mut self.stream)? {
+            Answer::Refused { why } => Err(Unreachable::Refused { why }),
+            answer => Ok(answer),
+        }
+    }
+}
+
+fn read_line<T: serde::de::DeserializeOwned>(stream: &mut BufReader<UnixStream>) -> Result<T, Unreachable> {
+    let gone = |why: String| Unreachable::Gone { why };
+    let mut line = Vec::new();
+    stream.take(ANSWER).read_until(b'\n', &mut line).map_err(|e| gone(e.to_string()))?;
+    if line.last() != Some(&b'\n') {
+        return Err(gone("it closed the connection".to_owned()));
+    }
+    serde_json::from_slice(&line).map_err(|e| gone(e.to_string()))
+}
+
+/// The news of a supervisor, from a number on.
+#[derive(Debug)]
+pub struct NewsStream {
+    stream: UnixStream,
+    partial: Vec<u8>,
+    ready: VecDeque<NewsLine>,
+}
+
+impl NewsStream {
+    /// Waits for the next news.
+    ///
+    /// # Errors
+    /// [`Unreachable::Gone`]: the supervisor ended; connect to the next one with the last number seen.
+    pub fn next(&mut self) -> Result<(u64, News), Unreachable> {
+        loop {
+            if let Some(next) = self.next_within(Duration::from_secs(3600))? {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// The next news, or `None` where none comes within `limit`.
+    ///
+    /// # Errors
+    /// As for [`NewsStream::next`].
+    pub fn next_within(&mut self, limit: Duration) -> Result<Option<(u64, News)>, Unreachable> {
+        let gone = |why: String| Unreachable::Gone { why };
+        let deadline = super::clock::after(limit);
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Ok(Some((line.number, line.news)));
+            }
+            if !super::process::wait_readable(&self.stream, Some(super::clock::until(deadline))) {
+                if super::clock::until(deadline).is_zero() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let mut bytes = [0u8; 16 << 10];
+            let count = self.stream.read(&mut bytes).map_err(|e| gone(e.to_string()))?;
+            if count == 0 {
+                return Err(gone("it closed the connection".to_owned()));
+            }
+            self.partial.extend_from_slice(&bytes[..count]);
+            while let Some(end) = self.partial.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.partial.drain(..=end).collect();
+                self.ready.push_back(serde_json::from_slice(&line).map_err(|e| gone(e.to_string()))?);
+            }
+        }
+    }
+
+    /// The descriptor to poll. Readable means that [`NewsStream::next_within`] will not wait long;
+    /// call it with a zero limit until it gives `None`, because one reading may bring several.
+    pub fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.stream)
+    }
+}
+
+/// Listens for news with numbers above `after`; 0: only what comes from now on.
+///
+/// # Errors
+/// As for [`Client::connect`].
+pub fn news(run: &Path, after: u64) -> Result<NewsStream, Unreachable> {
+    let mut client = Client::connect(run)?;
+    client.tell(&Ask::Listen { after })?;
+    let partial = client.stream.buffer().to_vec();
+    let stream = client.stream.into_inner();
+    stream.set_read_timeout(None).map_err(|e| Unreachable::Gone { why: e.to_string() })?;
+    let mut news = NewsStream { stream, partial: Vec::new(), ready: VecDeque::new() };
+    for line in partial.split_inclusive(|&byte| byte == b'\n') {
+        match line.ends_with(b"\n") {
+            true => news.ready.push_back(
+                serde_json::from_slice(line).map_err(|e| Unreachable::Gone { why: e.to_string() })?,
+            ),
+            false => news.partial = line.to_vec(),
+        }
+    }
+    Ok(news)
+}
+
+/// A supervisor that is starting or has been found.
+#[derive(Debug)]
+pub struct Detached {
+    /// its pid
+    pub pid: u32,
+    /// it is a child of this process: readable when it has ended. `None`: it was there already
+    pub process: Option<OwnedFd>,
+}
+
+/// Starts `program supervisor --run DIR` in a session of its own, its output in
+/// `log/supervisor.log`, and waits until one answers: this one, or one that was there already.
+///
+/// # Errors
+/// [`Unreachable::Absent`], with the end of its log: it ended or did not answer in five seconds, and
+/// is not there any more.
+pub fn start_detached(program: &Path, run: &Path) -> Result<Detached, Unreachable> {
+    let absent = |why: String| Unreachable::Absent { run: run.to_owned(), why };
+    let dir = Dir::create_all(run, 0o755).map_err(|e| absent(e.to_string()))?;
+    if let Ok(slots) = Client::connect(run).and_then(|mut client| client.slots()) {
+        return Ok(Detached { pid: slots.supervisor, process: None });
+    }
+    let mut child = keeper::start_daemon(program, "supervisor", &dir).map_err(absent)?;
+    let answer = keeper::await_daemon(&child, || Client::connect(run).ok()?.slots().ok());
+    match answer {
+        Some(slots) if slots.supervisor == child.pid => {
+            Ok(Detached { pid: child.pid, process: Some(child.pidfd) })
+        }
+        other => {
+            child.end();
+            match other {
+                Some(slots) => Ok(Detached { pid: slots.supervisor, process: None }),
+                None => Err(absent(keeper::last_words(run, "supervisor"))),
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The live processes behind the table: carries [`Act`]s out, and turns exits, messages and deadlines
+//! into the table's transitions. Records first, then acts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::fsx::{Dir, FsError, Lock};
+use crate::model::{Listen, Ready, Slot};
+
+use super::keeper::Keeper;
+use super::launch::{self, Given};
+use super::news::Bulletin;
+use super::process::{self, Ended};
+use super::readiness::{self, FileMark, NotifySocket};
+use super::slots::{Act, Role, Table};
+use super::wire::WorkerSpec;
+use super::{clock, oneshot, spawn};
+
+const STATE: &str = "supervisor.json";
+/// How often a ready file is looked for while something is starting.
+const FILE_POLL: Duration = Duration::from_millis(5);
+/// How much of a worker's last output is told with its end.
+const TAIL: u64 = 4 << 10;
+
+/// What of the supervisor outlives it.
+#[derive(Serialize, Deserialize)]
+struct Saved<T> {
+    boot: String,
+    news: u64,
+    table: T,
+}
+
+/// All processes of a run directory, their record and what they are given.
+pub(super) struct Crew {
+    /// what shall run
+    pub(super) table: Table,
+    /// what has happened
+    pub(super) bulletin: Bulletin,
+    /// their sockets
+    pub(super) keeper: Keeper,
+    /// where they say that they are ready
+    pub(super) notify: NotifySocket,
+    run: Dir,
+    program: PathBuf,
+    boot: String,
+    live: BTreeMap<u64, Live>,
+    leases: BTreeMap<PathBuf, Lock>,
+    restarts: BTreeMap<Slot, Instant>,
+}
+
+struct Live {
+    pidfd: OwnedFd,
+    pid: u32,
+    started: u64,
+    since: Instant,
+    /// it is condemned or killed when this passes
+    deadline: Option<Instant>,
+    check: Check,
+}
+
+enum Check {
+    /// told, or nothing to wait for
+    None,
+    File(PathBuf, FileMark),
+    After(Instant),
+}
+
+impl Crew {
+    /// Reads the record in `run` and adopts what of it is alive.
+    pub(super) fn muster(run: Dir, program: PathBuf, keeper: Keeper) -> Result<Crew, FsError> {
+        let boot = crate::fsx::read_path(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
+        let boot = String::from_utf8_lossy(&boot).trim().to_owned();
+        let saved = match crate::fsx::optional(run.read(STATE, 64 << 20))? {
+            Some(bytes) => serde_json::from_slice::<Saved<Table>>(&bytes)
+                .map(|saved| Some(saved).filter(|saved| saved.boot == boot))
+                .map_err(|e| FsError::new("understand", run.path().join(STATE), e))?,
+            None => None,
+        };
+        let (table, news) = saved.map_or_else(Default::default, |saved| (saved.table, saved.news));
+        let mut crew = Crew {
+            table,
+            bulletin: Bulletin::after(news),
+            keeper,
+            notify: NotifySocket::bind(&run)?,
+            run,
+            program,
+            boot,
+            live: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+        };
+        crew.adopt()?;
+        Ok(crew)
+    }
+
+    fn adopt(&mut self) -> Result<(), FsError> {
+        for (n, worker) in self.table.workers() {
+            let (Some(pid), Some(started)) = (worker.pid, worker.started) else { continue };
+            match process::open(pid, started) {
+                Some(pidfd) => {
+                    tracing::info!(slot = %worker.spec.slot, pid, "adopted");
+                    let since = clock::now();
+                    let check = Check::None;
+                    self.live.insert(n, Live { pidfd, pid, started, since, deadline: None, check });
+                }
+                None => process::kill_group(pid, started),
+            }
+        }
+        let alive = self.live.keys().copied().collect();
+        let acts = self.table.adopt(&alive);
+        let processes = Dir::create_all(&self.run.path().join("p"), 0o755)?;
+        for name in processes.names()? {
+            let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
+            if number.is_some_and(|n| self.table.worker(n).is_none()) {
+                processes.remove_tree(&name)?;
+            }
+        }
+        self.carry_out(acts);
+        Ok(())
+    }
+
+    /// Records the table, then does what follows from it, and what follows from that.
+    pub(super) fn carry_out(&mut self, acts: Vec<Act>) {
+        self.record();
+        let mut acts = VecDeque::from(acts);
+        while let Some(act) = acts.pop_front() {
+            match act {
+                Act::Start(n) => {
+                    if let Err(why) = self.start(n) {
+                        let slot = self.table.worker(n).map(|worker| worker.spec.slot.to_string());
+                        tracing::warn!(slot, why, "could not be started");
+                        self.remove_directory(n);
+                        let why = format!("could not be started: {why}");
+                        acts.extend(self.table.gone(n, why, Duration::ZERO));
+                    }
+                }
+                Act::Drain(n) => self.drain(n),
+                Act::Kill(n) => self.kill(n),
+                Act::Tell(news) => self.bulletin.add(news),
+                Act::Restart(slot, delay) => drop(self.restarts.insert(slot, clock::after(delay))),
+            }
+        }
+        let _ = self.lease();
+        self.record();
+    }
+
+    /// The processes to wait for, by number.
+    pub(super) fn pidfds(&self) -> impl Iterator<Item = (u64, &OwnedFd)> {
+        self.live.iter().map(|(n, live)| (*n, &live.pidfd))
+    }
+
+    /// When [`Crew::on_time`] has something to do at the latest.
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        let polls = self.live.values().any(|live| matches!(live.check, Check::File(..)));
+        let afters = self.live.values().filter_map(|live| match live.check {
+            Check::After(at) => Some(at),
+            _ => None,
+        });
+        let deadlines = self.live.values().filter_map(|live| live.deadline);
+        deadlines
+            .chain(afters)
+            .chain(self.restarts.values().copied())
+            .chain(self.keeper.next())
+            .chain(polls.then(|| clock::after(FILE_POLL)))
+            .min()
+    }
+
+    /// Reads what workers have said.
+    pub(super) fn on_messages(&mut self) {
+        // bounded, so that somebody who never stops talking does not stop the loop
+        for _ in 0..64 {
+            let Some(message) = self.notify.receive() else { return };
+            let from = self.live.iter().find(|(_, live)| readiness::speaks_for(message.sender, live.pid));
+            let Some((&n, _)) = from else {
+                tracing::debug!(pid = message.sender, "a message of no worker was dropped");
+                continue;
+            };
+            let Some(worker) = self.table.worker_mut(n) else { continue };
+            if let Some(status) = message.status {
+                worker.note = status;
+            }
+            let waits = !worker.ready && worker.spec.ready == Ready::Notify;
+            if message.ready && waits {
+                self.became_ready(n);
+            }
+        }
+    }
+
+    /// Process `n` has ended: what is left of its group is killed, and it is reaped.
+    pub(super) fn on_exit(&mut self, n: u64) {
+        let Some(live) = self.live.remove(&n) else { return };
+        // before it is reaped: the zombie keeps the number of its group from being anybody else's
+        process::kill_group(live.pid, live.started);
+        let ended = process::reap(&live.pidfd).unwrap_or(Ended::Unknown);
+        self.remove_directory(n);
+        let Some(worker) = self.table.worker(n) else { return };
+        let what = worker.verdict.clone().unwrap_or_else(|| ended.to_string());
+        let tail = oneshot::tail(&self.log_path(&worker.spec.slot), worker.log_from, TAIL);
+        let why = if tail.is_empty() { what.clone() } else { format!("{what}\n{tail}") };
+        tracing::info!(slot = %worker.spec.slot, pid = live.pid, what, "is gone");
+        let acts = self.table.gone(n, why, clock::now() - live.since);
+        self.carry_out(acts);
+    }
+
+    /// Does what is due.
+    pub(super) fn on_time(&mut self) {
+        let numbers: Vec<u64> = self.live.keys().copied().collect();
+        for n in numbers {
+            let Some(live) = self.live.get_mut(&n) else { continue };
+            let ready = match &live.check {
+                Check::None => false,
+                Check::File(path, before) => before.is_passed(path),
+                Check::After(at) => clock::until(*at).is_zero(),
+            };
+            if ready && !process::ended(&live.pidfd) {
+                self.became_ready(n);
+            } else if live.deadline.is_some_and(|at| clock::until(at).is_zero()) {
+                live.deadline = None;
+                match self.table.worker(n) {
+                    Some(worker) if worker.role == Role::Leaving => self.kill(n),
+                    Some(worker) => {
+                        let why = format!("was not ready within {:?}", worker.spec.start_timeout);
+                        let acts = self.table.condemn(n, why);
+                        self.carry_out(acts);
+                    }
+                    None => {}
+                }
+            }
+        }
+        let due: Vec<Slot> = self
+            .restarts
+            .iter()
+            .filter(|(_, at)| clock::until(**at).is_zero())
+            .map(|(slot, _)| slot.clone())
+            .collect();
+        for slot in due {
+            self.restarts.remove(&slot);
+            let acts = self.table.restart(&slot);
+            self.carry_out(acts);
+        }
+    }
+
+    /// Closes the sockets that no slot needs.
+    pub(super) fn settle_sockets(&mut self) {
+        self.keeper.retain(&self.table.needed_sockets());
+    }
+
+    fn became_ready(&mut self, n: u64) {
+        let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) else { return };
+        (live.check, live.deadline) = (Check::None, None);
+        let mut keys = worker.sockets.clone();
+        if let Listen::Inherit(_) = worker.spec.listen {
+            let (sockets, link) = self.keeper.parts();
+            match sockets.take(&worker.spec.slot.group, live.pid, &live.pidfd, link) {
+                Ok(taken) => keys = taken,
+                Err(error) => {
+                    let acts = self.table.condemn(n, error.to_string());
+                    return self.carry_out(acts);
+                }
+            }
+        }
+        tracing::info!(slot = %worker.spec.slot, pid = live.pid, "is ready");
+        let acts = self.table.ready(n, keys);
+        self.carry_out(acts);
+    }
+
+    fn start(&mut self, n: u64) -> Result<(), String> {
+        let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return Ok(()) };
+        self.lease().map_or(Ok(()), |missing| match spec.leases.iter().find(|path| missing.contains(path)) {
+            Some(path) => Err(format!("{} is not there or is being collected", path.display())),
+            None => Ok(()),
+        })?;
+        let (keys, fds) = self.sockets_for(&spec)?;
+        let directory = self.make_directory(n, &spec).map_err(|e| chain(&e))?;
+        let run = directory.to_str().ok_or("the run directory's path is not UTF-8")?;
+        let mut given = Given { run, worker: Some(&spec), ..Given::default() };
+        match &spec.listen {
+            Listen::Sockets(sockets) => {
+                given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
+            }
+            Listen::Inherit(variable) => given.inherited = Some((variable, fds.len())),
+        }
+        let mut check = Check::None;
+        match &spec.ready {
+            Ready::Notify => {
+                let path = self.notify.path();
+                given.notify =
+                    Some(path.ok_or("the run directory's path is too long for NOTIFY_SOCKET (107 bytes)")?);
+            }
+            Ready::File(path) => {
+                let path = launch::expand_path(path, run, &spec.launch).map_err(|e| e.to_string())?;
+                let before = FileMark::of(&path);
+                check = Check::File(path, before);
+            }
+            Ready::After(_) => {}
+        }
+        let start = launch::start(&spec.launch, &given).map_err(|e| e.to_string())?;
+        let path = self.log_path(&spec.slot);
+        let log = self.run.append_file(Path::new("log").join(log_name(&spec.slot)), 0o640);
+        let (log, _) = log.map_err(|e| chain(&e))?.into_parts();
+        let log_from = crate::fsx::Meta::of_fd(&log, &path).map_err(|e| chain(&e))?.len;
+
+        let mut child = spawn::spawn(&self.program, log.into(), fds).map_err(|e| e.to_string())?;
+        if let Some(worker) = self.table.worker_mut(n) {
+            (worker.pid, worker.started) = (Some(child.pid), Some(child.started));
+            (worker.log_from, worker.sockets) = (log_from, keys);
+        }
+        let told = self.save().map_err(|e| chain(&e)).and_then(|()| child.tell(&start).map_err(|e| e.to_string()));
+        if let Err(why) = told {
+            child.end();
+            return Err(why);
+        }
+        let since = clock::now();
+        let mut deadline = Some(clock::after(spec.start_timeout));
+        if let Ready::After(time) = spec.ready {
+            (check, deadline) = (Check::After(clock::after(time)), None);
+        }
+        let generation = spec.generation.short();
+        tracing::info!(slot = %spec.slot, pid = child.pid, generation, "started");
+        let (pid, started) = (child.pid, child.started);
+        self.live.insert(n, Live { pidfd: child.pidfd, pid, started, since, deadline, check });
+        Ok(())
+    }
+
+    fn sockets_for(&mut self, spec: &WorkerSpec) -> Result<(Vec<String>, Vec<OwnedFd>), String> {
+        let (sockets, link) = self.keeper.parts();
+        let keys = match &spec.listen {
+            Listen::Sockets(_) => sockets.ensure(&spec.listen, link).map_err(|e| e.to_string())?,
+            Listen::Inherit(_) => sockets.inherited(&spec.slot.group),
+        };
+        let fds = sockets.duplicates(&keys).map_err(|e| e.to_string())?;
+        Ok((keys, fds))
+    }
+
+    /// `p/<n>`, with links to what the process shall use.
+    fn make_directory(&self, n: u64, spec: &WorkerSpec) -> Result<PathBuf, FsError> {
+        let name = Path::new("p").join(n.to_string());
+        self.run.remove_tree(&name)?;
+        let directory = self.run.create_dir(&name, 0o755)?;
+        directory.symlink(&spec.launch.config, "config")?;
+        if let Some(loaded) = &spec.launch.loaded {
+            directory.symlink(loaded, "loaded")?;
+        }
+        Ok(self.run.path().join(name))
+    }
+
+    fn remove_directory(&self, n: u64) {
+        if let Err(error) = self.run.remove_tree(Path::new("p").join(n.to_string())) {
+            tracing::warn!(error = chain(&error), "stays behind");
+        }
+    }
+
+    fn drain(&mut self, n: u64) {
+        let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker_mut(n)) else { return };
+        let grace = worker.spec.grace_shutdown_time;
+        if !worker.told {
+            let signal = process::signal_named(&worker.spec.stop_signal).unwrap_or(Signal::TERM);
+            process::signal(&live.pidfd, signal);
+            worker.told = true;
+        }
+        tracing::info!(slot = %worker.spec.slot, pid = live.pid, ?grace, "drains");
+        (live.check, live.deadline) = (Check::None, Some(clock::after(grace)));
+        if grace.is_zero() {
+            self.kill(n);
+        }
+    }
+
+    fn kill(&mut self, n: u64) {
+        let Some(live) = self.live.get_mut(&n) else { return };
+        tracing::info!(pid = live.pid, "killed with its process group");
+        (live.check, live.deadline) = (Check::None, None);
+        process::signal(&live.pidfd, Signal::KILL);
+        process::kill_group(live.pid, live.started);
+    }
+
+    /// Holds a lease on every directory that is needed and lets the others go. Those it cannot have,
+    /// where there are any.
+    fn lease(&mut self) -> Option<Vec<PathBuf>> {
+        let needed = self.table.needed_leases();
+        self.leases.retain(|path, _| needed.contains(path));
+        let mut missing = Vec::new();
+        for path in needed {
+            if !self.leases.contains_key(&path) {
+                match Lock::lease(&path) {
+                    Ok(Some(lock)) => drop(self.leases.insert(path, lock)),
+                    Ok(None) | Err(_) => missing.push(path),
+                }
+            }
+        }
+        Some(missing).filter(|missing| !missing.is_empty())
+    }
+
+    fn log_path(&self, slot: &Slot) -> PathBuf {
+        self.run.path().join("log").join(log_name(slot))
+    }
+
+    fn record(&self) {
+        if let Err(error) = self.save() {
+            tracing::error!(error = chain(&error), "the record could not be written");
+        }
+    }
+
+    /// Written anew and renamed into place. Not flushed: it is not needed after the machine stops.
+    fn save(&self) -> Result<(), FsError> {
+        let saved = Saved { boot: self.boot.clone(), news: self.bulletin.last(), table: &self.table };
+        let bytes = serde_json::to_vec(&saved).expect("the record is plain data");
+        let temporary = format!(".{STATE}.new");
+        self.run.remove_tree(&temporary)?;
+        let mut file = self.run.create_file(&temporary, 0o600)?;
+        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(&temporary), e))?;
+        self.run.rename(&temporary, &self.run, STATE)
+    }
+}
+
+fn log_name(slot: &Slot) -> String {
+    format!("{}-{}.log", slot.group, slot.instance)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,158 @@
+//! `pointsman __exec FD`: turns itself into the program it is told to be.
+//!
+//! Everything that has to happen between fork and exec happens here, in a program of its own with one
+//! thread, where any call is allowed.
+#![expect(clippy::disallowed_methods, reason = "this module is one of the two doors to processes")]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::namespace::{self, NamespaceError};
+
+/// More than any command line and environment the kernel would take (2 MiB).
+const LIMIT: u64 = 8 << 20;
+
+/// What to become: final words, nothing left to expand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Start {
+    /// the program and its arguments
+    pub(super) argv: Vec<String>,
+    /// the whole environment, but for `LISTEN_PID`
+    pub(super) env: BTreeMap<String, String>,
+    /// set `LISTEN_PID` to the own pid
+    pub(super) listen_pid: bool,
+    /// a mount namespace of its own with this in it
+    pub(super) mount: Option<Mount>,
+    /// where to start
+    pub(super) directory: PathBuf,
+    /// be killed when the thread of this process that started us ends
+    pub(super) die_with_parent: Option<u32>,
+}
+
+/// A directory to be seen, read-only, in another one's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mount {
+    /// what to show
+    pub(super) source: PathBuf,
+    /// where
+    pub(super) target: PathBuf,
+}
+
+/// Why the program did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// the starter died before it had recorded us: nobody waits for this process
+    #[error("the starter is gone")]
+    Abandoned,
+    /// what came from the descriptor is no start
+    #[error("cannot read what to start from descriptor {fd}: {why}")]
+    Unreadable {
+        /// the descriptor
+        fd: RawFd,
+        /// the reason
+        why: String,
+    },
+    /// the process could not be set up as asked
+    #[error("cannot {what}: {why}")]
+    Setup {
+        /// what was tried
+        what: String,
+        /// the system's reason
+        why: String,
+    },
+    /// no mount namespace, no start
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// the program is not there
+    #[error("cannot run {program}: there is no such program")]
+    NotFound {
+        /// its name
+        program: String,
+    },
+    /// the program is there and could not be run
+    #[error("cannot run {program}: {why}")]
+    NotRunnable {
+        /// its name
+        program: String,
+        /// the system's reason
+        why: String,
+    },
+}
+
+impl ExecError {
+    /// Says why on stderr (the worker's output file) in one line, and gives the exit status that
+    /// shells use for it: 127 not found, 126 not runnable. An abandoned process says nothing.
+    pub fn report(&self) -> u8 {
+        match self {
+            ExecError::Abandoned => return 0,
+            other => {
+                let _ = writeln!(std::io::stderr(), "pointsman: {other}");
+            }
+        }
+        if matches!(self, ExecError::NotFound { .. }) { 127 } else { 126 }
+    }
+}
+
+/// Becomes the program described on descriptor `fd`, which is read to its end first; our starters pass
+/// 0, which the program then finds to be /dev/null. Returns only on failure, and then the caller ends
+/// with [`ExecError::report`].
+pub fn run(fd: RawFd) -> ExecError {
+    match prepare(fd) {
+        Ok(start) => become_it(&start),
+        Err(error) => error,
+    }
+}
+
+fn prepare(fd: RawFd) -> Result<Start, ExecError> {
+    let unreadable = |why: String| ExecError::Unreadable { fd, why };
+    let bytes = crate::fsx::read_path(Path::new(&format!("/proc/self/fd/{fd}")), LIMIT)
+        .map_err(|e| unreadable(e.to_string()))?;
+    if bytes.is_empty() {
+        return Err(ExecError::Abandoned);
+    }
+    let start: Start = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+    let setup = |what: &str| {
+        let what = what.to_owned();
+        move |e: rustix::io::Errno| ExecError::Setup { what, why: e.to_string() }
+    };
+    rustix::process::setsid().map_err(setup("start a session"))?;
+    if let Some(mount) = &start.mount {
+        namespace::enter(&mount.source, &mount.target)?;
+    }
+    if let Some(parent) = start.die_with_parent {
+        // after the namespace: a change of credentials would clear it
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(setup("tie this process to its parent"))?;
+        let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        if now != Some(parent) {
+            return Err(ExecError::Abandoned);
+        }
+    }
+    rustix::process::chdir(&start.directory)
+        .map_err(setup(&format!("enter {}", start.directory.display())))?;
+    Ok(start)
+}
+
+fn become_it(start: &Start) -> ExecError {
+    let Some((program, arguments)) = start.argv.split_first() else {
+        return ExecError::Unreadable { fd: 0, why: "there is no command".to_owned() };
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(&start.env).stdin(Stdio::null());
+    if start.listen_pid {
+        command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    let error = command.exec();
+    let program = program.clone();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => ExecError::NotFound { program },
+        _ => ExecError::NotRunnable { program, why: error.to_string() },
+    }
+}

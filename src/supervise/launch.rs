@@ -1,0 +1,201 @@
+//! Makes the final words of one start out of a [`Launch`] and what this process is given: pure but for
+//! nothing, so that the start itself has nothing left to decide.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::model::Address;
+
+use super::exec::{Mount, Start};
+use super::wire::{Launch, WorkerSpec};
+
+/// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
+pub(super) const FIRST_FD: usize = 3;
+
+/// What one process is given besides its [`Launch`].
+#[derive(Default)]
+pub(super) struct Given<'a> {
+    /// its own fresh directory
+    pub(super) run: &'a str,
+    /// the worker it is, for its environment
+    pub(super) worker: Option<&'a WorkerSpec>,
+    /// the sockets at 3, 4, .. by name
+    pub(super) sockets: Vec<(&'a str, &'a Address)>,
+    /// the variable that offers its predecessor's sockets, and how many
+    pub(super) inherited: Option<(&'a str, usize)>,
+    /// where it says `READY=1`
+    pub(super) notify: Option<&'a Path>,
+    /// dies with the thread of this process that starts it
+    pub(super) parent: Option<u32>,
+}
+
+/// Words that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaunchError {
+    #[error("`{text}`: nothing is known as {{{name}}} here")]
+    Unknown { text: String, name: String },
+    #[error("{} is not UTF-8", path.display())]
+    NotText { path: PathBuf },
+}
+
+/// The start of `launch` as the process that is given `given`.
+pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchError> {
+    let config = text(&launch.config)?;
+    let loaded = launch.loaded.as_deref().map(text).transpose()?;
+    let lookup = |name: &str| match name {
+        "config" => Some(config.clone()),
+        "loaded" => loaded.clone(),
+        "run" => Some(given.run.to_owned()),
+        _ => {
+            let (kind, name) = name.split_once(':')?;
+            let index = given.sockets.iter().position(|(known, _)| *known == name)?;
+            match kind {
+                "fd" => Some((FIRST_FD + index).to_string()),
+                "addr" => Some(plain_address(given.sockets[index].1)),
+                _ => None,
+            }
+        }
+    };
+    let argv = launch.command.0.iter().map(|word| expand(word, &lookup)).collect::<Result<_, _>>()?;
+
+    let mut env = plain_environment();
+    env.insert("POINTSMAN_CONFIG".into(), config.clone());
+    env.insert("POINTSMAN_RUN".into(), given.run.to_owned());
+    env.extend(loaded.clone().map(|loaded| ("POINTSMAN_LOADED".into(), loaded)));
+    if let Some(worker) = given.worker {
+        env.insert("POINTSMAN_GROUP".into(), worker.slot.group.clone());
+        env.insert("POINTSMAN_INSTANCE".into(), worker.slot.instance.to_string());
+        env.insert("POINTSMAN_GENERATION".into(), worker.generation.to_string());
+    }
+    for (name, value) in &launch.env {
+        env.insert(name.clone(), expand(value, &lookup)?);
+    }
+    if !given.sockets.is_empty() {
+        let names: Vec<&str> = given.sockets.iter().map(|(name, _)| *name).collect();
+        env.insert("LISTEN_FDS".into(), given.sockets.len().to_string());
+        env.insert("LISTEN_FDNAMES".into(), names.join(":"));
+    }
+    if let Some((variable, count)) = given.inherited.filter(|(_, count)| *count > 0) {
+        let fds = (FIRST_FD..FIRST_FD + count).map(|fd| format!("{fd};")).collect();
+        env.insert(variable.to_owned(), fds);
+    }
+    if let Some(notify) = given.notify {
+        env.insert("NOTIFY_SOCKET".into(), text(notify)?);
+    }
+    Ok(Start {
+        argv,
+        env,
+        listen_pid: !given.sockets.is_empty(),
+        mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
+        directory: launch.config.clone(),
+        die_with_parent: given.parent,
+    })
+}
+
+/// The start of one of our own daemons: `program command --run DIR`.
+pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start, LaunchError> {
+    let argv = vec![text(program)?, command.to_owned(), "--run".to_owned(), text(run)?];
+    let directory = PathBuf::from("/");
+    let env = plain_environment();
+    Ok(Start { argv, env, listen_pid: false, mount: None, directory, die_with_parent: None })
+}
+
+/// A path with `{run}` in it, as the process that is given `run` sees it.
+pub(super) fn expand_path(path: &str, run: &str, launch: &Launch) -> Result<PathBuf, LaunchError> {
+    let config = text(&launch.config)?;
+    let lookup = |name: &str| match name {
+        "run" => Some(run.to_owned()),
+        "config" => Some(config.clone()),
+        _ => None,
+    };
+    // a relative path is relative to where the process starts: its configuration
+    Ok(launch.config.join(expand(path, &lookup)?))
+}
+
+/// The environment everything gets: nothing of ours leaks into it.
+fn plain_environment() -> BTreeMap<String, String> {
+    const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    [("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", "/")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn plain_address(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) | Address::Udp(address) => address.to_string(),
+        Address::Unix(path) => path.clone(),
+    }
+}
+
+fn text(path: &Path) -> Result<String, LaunchError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| LaunchError::NotText { path: path.to_owned() })
+}
+
+/// Replaces each `{name}` in `text`. The seam to the model's rules for placeholders.
+fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, LaunchError> {
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        out.push_str(before);
+        match after.split_once('}').filter(|(name, _)| !name.is_empty() && name.chars().all(word)) {
+            Some((name, after)) => {
+                let value = lookup(name);
+                out.push_str(&value.ok_or_else(|| LaunchError::Unknown {
+                    text: text.to_owned(),
+                    name: name.to_owned(),
+                })?);
+                rest = after;
+            }
+            None => {
+                out.push('{');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Command;
+
+    fn launch(words: &[&str]) -> Launch {
+        Launch {
+            command: Command(words.iter().map(|&word| word.to_owned()).collect()),
+            env: [("LISTEN".to_owned(), "{fd:http};".to_owned())].into(),
+            config: PathBuf::from("/g/tree"),
+            loaded: None,
+            mount: None,
+        }
+    }
+
+    #[test]
+    fn w2_words_and_environment_are_expanded() {
+        let address = Address::Tcp("127.0.0.1:80".parse().unwrap());
+        let given = Given { run: "/r/p/1", sockets: vec![("http", &address)], ..Given::default() };
+        let start = start(&launch(&["a", "{config}/x", "-S{fd:http}", "@{addr:http}", "{run}"]), &given).unwrap();
+        assert_eq!(start.argv, ["a", "/g/tree/x", "-S3", "@127.0.0.1:80", "/r/p/1"]);
+        assert_eq!(start.env["LISTEN"], "3;");
+        assert_eq!(start.env["LISTEN_FDNAMES"], "http");
+    }
+
+    #[test]
+    fn w2_an_unknown_placeholder_is_an_error() {
+        let address = Address::Tcp("127.0.0.1:80".parse().unwrap());
+        let given = Given { sockets: vec![("http", &address)], ..Given::default() };
+        assert!(start(&launch(&["{loaded}"]), &given).is_err());
+    }
+
+    #[test]
+    fn w6_inherited_sockets_are_offered_in_the_variable_of_the_group() {
+        let mut launch = launch(&["nginx"]);
+        launch.env.clear();
+        let given = Given { inherited: Some(("NGINX", 2)), ..Given::default() };
+        let start = start(&launch, &given).unwrap();
+        assert_eq!(start.env["NGINX"], "3;4;");
+        assert!(!start.env.contains_key("LISTEN_FDS"));
+    }
+}

@@ -1,0 +1,218 @@
+//! One-shots: a loader or a check, run to its end in a process group of its own that leaves nothing
+//! behind on any way out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+
+use crate::fsx::{Dir, FsError, Lock};
+
+use super::launch::{self, Given};
+use super::process::{self, Ended};
+use super::wire::Launch;
+use super::{clock, spawn};
+
+/// How much of the end of the output is handed back.
+const TAIL: u64 = 64 << 10;
+
+/// A command to run to its end.
+#[derive(Clone, Debug)]
+pub struct OneShot {
+    /// what to run
+    pub launch: Launch,
+    /// the run directory: its `{run}` is made beneath and removed afterwards
+    pub run: PathBuf,
+    /// its limit
+    pub timeout: Duration,
+    /// where its output is appended; made with 0640
+    pub output: PathBuf,
+}
+
+/// A one-shot that came to its own end.
+#[derive(Debug)]
+pub struct Finished {
+    /// how
+    pub status: Ended,
+    /// the last 64 KiB of what it wrote
+    pub output_tail: String,
+    /// from start to end
+    pub took: Duration,
+}
+
+/// A one-shot that did not come to its own end. No process of its group is left.
+#[derive(Debug, thiserror::Error)]
+pub enum OneShotError {
+    /// it could not be started, for a reason on our side
+    #[error("cannot start it: {why}")]
+    NotStarted {
+        /// the reason
+        why: String,
+    },
+    /// a file of ours could not be made
+    #[error("cannot prepare its start")]
+    Files {
+        /// which, and why
+        source: FsError,
+    },
+    /// its limit passed; it was killed
+    #[error("it took longer than {limit:?} and was killed")]
+    TimedOut {
+        /// the limit
+        limit: Duration,
+        /// the last 64 KiB of what it wrote
+        output_tail: String,
+    },
+    /// somebody called [`Cancel::cancel`]; it was killed
+    #[error("it was cancelled")]
+    Cancelled,
+}
+
+/// Calls off one-shots from another thread. Clones are the same thing; once called off is for ever.
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    event: Arc<OwnedFd>,
+}
+
+impl Cancel {
+    /// Nothing called off yet.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn new() -> std::io::Result<Cancel> {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Cancel { event: Arc::new(event) })
+    }
+
+    /// Ends every one-shot that has this, now and later.
+    pub fn cancel(&self) {
+        let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
+    }
+
+    /// Whether it has been called off.
+    pub fn is_cancelled(&self) -> bool {
+        process::wait_readable(&*self.event, Some(Duration::ZERO))
+    }
+}
+
+/// Runs `shot` to its end, at most `shot.timeout`, and waits for it.
+///
+/// Its whole process group is killed on every way out, strays it left behind included. It dies with
+/// the calling *thread*. `{run}` is a fresh empty directory that is gone afterwards.
+///
+/// # Errors
+/// See [`OneShotError`]. That it exited with another status than 0 is no error here.
+pub fn run(shot: &OneShot, program: &Path, cancel: &Cancel) -> Result<Finished, OneShotError> {
+    let files = |source| OneShotError::Files { source };
+    let not_started = |why: String| OneShotError::NotStarted { why };
+    let scratch = Scratch::new(&shot.run).map_err(files)?;
+    let (log, from) = open_output(&shot.output).map_err(files)?;
+    let run_text = scratch.path().to_str().ok_or_else(|| not_started("its path is not UTF-8".into()))?;
+    let given = Given { run: run_text, parent: Some(std::process::id()), ..Given::default() };
+    let start = launch::start(&shot.launch, &given).map_err(|e| not_started(e.to_string()))?;
+
+    let began = clock::now();
+    let deadline = clock::after(shot.timeout);
+    let mut child = spawn::spawn(program, log, Vec::new()).map_err(|e| not_started(e.to_string()))?;
+    if let Err(error) = child.tell(&start) {
+        child.end();
+        return Err(not_started(error.to_string()));
+    }
+    let outcome = wait(&child.pidfd, cancel, deadline);
+    let status = child.end(); // one that has ended keeps its status; this kills what it left behind
+    let tail = || tail(&shot.output, from, TAIL);
+    match outcome {
+        Outcome::Ended => Ok(Finished { status, output_tail: tail(), took: clock::now() - began }),
+        Outcome::Overdue => Err(OneShotError::TimedOut { limit: shot.timeout, output_tail: tail() }),
+        Outcome::Cancelled => Err(OneShotError::Cancelled),
+    }
+}
+
+enum Outcome {
+    Ended,
+    Overdue,
+    Cancelled,
+}
+
+fn wait(child: &OwnedFd, cancel: &Cancel, deadline: std::time::Instant) -> Outcome {
+    loop {
+        let mut fds =
+            [PollFd::new(child, PollFlags::IN), PollFd::new(&*cancel.event, PollFlags::IN)];
+        let left = clock::until(deadline);
+        let _ = rustix::event::poll(&mut fds, Some(&process::timespec(left)));
+        if !fds[0].revents().is_empty() {
+            return Outcome::Ended;
+        }
+        if !fds[1].revents().is_empty() {
+            return Outcome::Cancelled;
+        }
+        if left.is_zero() {
+            return Outcome::Overdue;
+        }
+    }
+}
+
+/// Opens `output` for appending, and says where what comes now will begin.
+fn open_output(output: &Path) -> Result<(OwnedFd, u64), FsError> {
+    let parent = output.parent().unwrap_or(Path::new("/"));
+    let name = output.file_name().unwrap_or_default();
+    let (file, _) = Dir::create_all(parent, 0o755)?.append_file(name, 0o640)?.into_parts();
+    let from = crate::fsx::Meta::of_fd(&file, output)?.len;
+    Ok((file.into(), from))
+}
+
+/// The end of the file `output` from `from` on, as text; empty where it cannot be read.
+pub(super) fn tail(output: &Path, from: u64, limit: u64) -> String {
+    let bytes = crate::fsx::read_tail(output, from, limit).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+}
+
+/// A fresh directory `<run>/p/x<n>`, locked while in use. What a killed process left is swept up.
+struct Scratch {
+    parent: Dir,
+    name: String,
+    path: PathBuf,
+    lock: Option<Lock>,
+}
+
+impl Scratch {
+    fn new(run: &Path) -> Result<Scratch, FsError> {
+        let parent = Dir::create_all(&run.join("p"), 0o755)?;
+        for name in parent.names()? {
+            let Some(name) = name.to_str().filter(|name| name.starts_with('x')) else { continue };
+            if Lock::try_dir(&parent.path().join(name)).is_ok_and(|lock| lock.is_some()) {
+                let _ = parent.remove_tree(name);
+            }
+        }
+        let mut n = 0u64;
+        loop {
+            n += 1;
+            let name = format!("x{n}");
+            match parent.create_dir(&name, 0o755) {
+                Ok(_) => {}
+                Err(error) if error.is_exists() => continue,
+                Err(error) => return Err(error),
+            }
+            let path = parent.path().join(&name);
+            // another one's sweep may have come between: then the name is free again
+            let lock = crate::fsx::optional(Lock::try_dir(&path))?.flatten();
+            if lock.is_some() && parent.exists(&name)? {
+                return Ok(Scratch { parent, name, path, lock });
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = self.parent.remove_tree(&self.name);
+        drop(self.lock.take());
+    }
+}

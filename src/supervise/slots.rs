@@ -1,0 +1,493 @@
+//! Which slot runs what, and what follows from news about it. Pure: transitions return [`Act`]s, which
+//! the supervisor carries out after it has recorded the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Listen, Slot};
+
+use super::sockets;
+use super::wire::{News, WorkerReport, WorkerSpec, WorkerState};
+
+/// The first crash after a quiet life is answered at once; from the second on it takes this long,
+/// doubling.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// And at most this long.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A life of this length wipes out the crashes before it.
+const QUIET_LIFE: Duration = Duration::from_secs(30);
+/// More leavers than this in one slot are not waited for: the oldest is killed.
+const LEAVERS: usize = 8;
+
+/// What a process is to its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    /// shall become the accepted one when it is ready
+    Candidate,
+    /// serves, or stands in for one that did
+    Accepted,
+    /// asked to finish, or being killed; nobody waits for news about it
+    Leaving,
+}
+
+/// One process, from before its start until it is gone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Worker {
+    pub(super) event: u64,
+    pub(super) spec: WorkerSpec,
+    pub(super) role: Role,
+    pub(super) ready: bool,
+    /// leaving by SIGKILL, not by its stop signal
+    pub(super) kill: bool,
+    /// a leaver has had its stop signal: it gets no second one
+    pub(super) told: bool,
+    /// why we ended it, where we did
+    pub(super) verdict: Option<String>,
+    pub(super) pid: Option<u32>,
+    pub(super) started: Option<u64>,
+    /// where its output begins in the slot's log
+    pub(super) log_from: u64,
+    /// keys of the sockets it was given or has bound
+    pub(super) sockets: Vec<String>,
+    pub(super) note: String,
+}
+
+/// What a slot has promised to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Accepted {
+    spec: WorkerSpec,
+    /// the event it was last ensured for
+    event: u64,
+    /// the event that had it started
+    started_for: u64,
+    /// its process; `None` while it waits to be started again
+    worker: Option<u64>,
+    /// somebody waits to hear that it is ready
+    awaited: Option<u64>,
+    sockets: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Place {
+    accepted: Option<Accepted>,
+    exits: u64,
+    note: String,
+    #[serde(skip)]
+    failures: u32,
+}
+
+/// All slots and all processes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Table {
+    /// the last number given to a process: never used twice in one boot
+    counter: u64,
+    #[serde(with = "pairs")]
+    places: BTreeMap<Slot, Place>,
+    workers: BTreeMap<u64, Worker>,
+}
+
+/// What the supervisor shall do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Act {
+    /// start the process of this number
+    Start(u64),
+    /// ask it to finish, within its grace time
+    Drain(u64),
+    /// kill it with its process group
+    Kill(u64),
+    /// let everybody know
+    Tell(News),
+    /// call [`Table::restart`] for the slot after this time
+    Restart(Slot, Duration),
+}
+
+impl Table {
+    /// The process of number `n`.
+    pub(super) fn worker(&self, n: u64) -> Option<&Worker> {
+        self.workers.get(&n)
+    }
+
+    /// The same, to note facts about it.
+    pub(super) fn worker_mut(&mut self, n: u64) -> Option<&mut Worker> {
+        self.workers.get_mut(&n)
+    }
+
+    /// All processes by number.
+    pub(super) fn workers(&self) -> impl Iterator<Item = (u64, &Worker)> {
+        self.workers.iter().map(|(n, worker)| (*n, worker))
+    }
+
+    /// `slot` shall run `spec`: see [`super::Ask::Ensure`].
+    pub(super) fn ensure(&mut self, event: u64, spec: WorkerSpec, force: bool) -> Vec<Act> {
+        let slot = spec.slot.clone();
+        let mut acts = Vec::new();
+        if let Some((n, candidate)) = self.candidate_mut(&slot) {
+            if candidate.event == event && same(&candidate.spec, &spec) {
+                return acts; // on its way
+            }
+            (candidate.role, candidate.kill) = (Role::Leaving, true);
+            acts.push(Act::Kill(n));
+        }
+        let place = self.places.entry(slot.clone()).or_default();
+        if let Some(accepted) = &mut place.accepted
+            && same(&accepted.spec, &spec)
+            && (!force || accepted.started_for == event)
+        {
+            accepted.event = event;
+            let n = accepted.worker;
+            match n.and_then(|n| self.workers.get_mut(&n)) {
+                Some(worker) if worker.ready => {
+                    worker.event = event;
+                    let generation = worker.spec.generation;
+                    acts.push(Act::Tell(News::Ready { slot, event, generation }));
+                }
+                Some(worker) => {
+                    worker.event = event;
+                    accepted.awaited = Some(event);
+                }
+                None => {
+                    accepted.awaited = Some(event);
+                    acts.extend(self.restart(&slot));
+                }
+            }
+            return acts;
+        }
+        acts.push(Act::Start(self.add(event, spec, Role::Candidate)));
+        acts
+    }
+
+    /// Gives up the candidates of `event`.
+    pub(super) fn abandon(&mut self, event: u64) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for (n, worker) in &mut self.workers {
+            if worker.event == event && worker.role == Role::Candidate {
+                (worker.role, worker.kill) = (Role::Leaving, true);
+                acts.push(Act::Kill(*n));
+            }
+        }
+        for place in self.places.values_mut() {
+            if let Some(accepted) = &mut place.accepted {
+                accepted.awaited = accepted.awaited.filter(|&awaited| awaited != event);
+            }
+        }
+        self.forget_empty();
+        acts
+    }
+
+    /// Takes away every slot that is not in `keep`.
+    pub(super) fn settle(&mut self, keep: &[Slot]) -> Vec<Act> {
+        let gone = |slot: &Slot| !keep.contains(slot);
+        let mut acts = Vec::new();
+        let numbers: Vec<u64> = self.workers.keys().copied().collect();
+        for n in numbers {
+            let worker = &self.workers[&n];
+            match worker.role {
+                Role::Candidate if gone(&worker.spec.slot) => acts.push(self.dismiss(n, true)),
+                Role::Accepted if gone(&worker.spec.slot) => {
+                    let kill = !worker.ready;
+                    acts.push(self.dismiss(n, kill));
+                }
+                _ => {}
+            }
+        }
+        self.places.retain(|slot, _| !gone(slot));
+        acts
+    }
+
+    /// Process `n` is ready and holds `sockets`.
+    pub(super) fn ready(&mut self, n: u64, sockets: Vec<String>) -> Vec<Act> {
+        let Some(worker) = self.workers.get_mut(&n).filter(|w| !w.ready && w.verdict.is_none()) else {
+            return Vec::new();
+        };
+        let (slot, event) = (worker.spec.slot.clone(), worker.event);
+        let generation = worker.spec.generation;
+        let mut acts = Vec::new();
+        match worker.role {
+            Role::Leaving => return acts,
+            Role::Candidate => {
+                (worker.ready, worker.role, worker.sockets) = (true, Role::Accepted, sockets.clone());
+                let accepted = Accepted {
+                    spec: worker.spec.clone(),
+                    event,
+                    started_for: event,
+                    worker: Some(n),
+                    awaited: None,
+                    sockets,
+                };
+                let place = self.places.entry(slot.clone()).or_default();
+                (place.failures, place.note) = (0, String::new());
+                let old = place.accepted.replace(accepted).and_then(|old| old.worker);
+                acts.push(Act::Tell(News::Ready { slot: slot.clone(), event, generation }));
+                if let Some(old) = old.filter(|old| self.workers.contains_key(old)) {
+                    let kill = !self.workers[&old].ready;
+                    acts.push(self.dismiss(old, kill));
+                    acts.extend(self.cut_leavers(&slot));
+                }
+            }
+            Role::Accepted => {
+                (worker.ready, worker.sockets) = (true, sockets.clone());
+                let accepted = self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut());
+                if let Some(accepted) = accepted {
+                    accepted.sockets = sockets;
+                    if let Some(event) = accepted.awaited.take() {
+                        acts.push(Act::Tell(News::Ready { slot, event, generation }));
+                    }
+                }
+            }
+        }
+        acts
+    }
+
+    /// Process `n` did not get ready, for the reason `why`. It stays what it is until it is gone.
+    pub(super) fn condemn(&mut self, n: u64, why: String) -> Vec<Act> {
+        match self.workers.get_mut(&n).filter(|worker| worker.verdict.is_none()) {
+            Some(worker) => {
+                worker.verdict = Some(why);
+                vec![Act::Kill(n)]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Process `n` is gone after a life of `lived`; `why` says how it ended, with its last output.
+    pub(super) fn gone(&mut self, n: u64, why: String, lived: Duration) -> Vec<Act> {
+        let Some(worker) = self.workers.remove(&n) else { return Vec::new() };
+        let (slot, generation) = (worker.spec.slot.clone(), worker.spec.generation);
+        let mut acts = Vec::new();
+        match worker.role {
+            Role::Leaving => {}
+            Role::Candidate => {
+                acts.push(Act::Tell(News::Failed { slot, event: worker.event, generation, why }));
+            }
+            Role::Accepted => {
+                let Some(place) = self.places.get_mut(&slot) else { return acts };
+                let Some(accepted) = &mut place.accepted else { return acts };
+                place.exits += 1;
+                place.note.clone_from(&why);
+                place.failures = if lived >= QUIET_LIFE { 0 } else { place.failures };
+                let delay = backoff(place.failures);
+                place.failures += 1;
+                accepted.worker = None;
+                acts.push(Act::Tell(match accepted.awaited.take() {
+                    Some(event) => News::Failed { slot: slot.clone(), event, generation, why },
+                    None => {
+                        News::Exited { slot: slot.clone(), event: accepted.event, generation, why }
+                    }
+                }));
+                acts.push(Act::Restart(slot, delay));
+            }
+        }
+        self.forget_empty();
+        acts
+    }
+
+    /// Starts what `slot` has accepted where no process of it is there.
+    pub(super) fn restart(&mut self, slot: &Slot) -> Vec<Act> {
+        let accepted = self.places.get(slot).and_then(|place| place.accepted.as_ref());
+        let Some(accepted) = accepted.filter(|accepted| accepted.worker.is_none()) else {
+            return Vec::new();
+        };
+        let n = self.add(accepted.event, accepted.spec.clone(), Role::Accepted);
+        let accepted = self.places.get_mut(slot).and_then(|place| place.accepted.as_mut());
+        accepted.expect("it was there above").worker = Some(n);
+        vec![Act::Start(n)]
+    }
+
+    /// Goes on where a dead supervisor left off; `alive` are the processes that still are the ones
+    /// recorded. What is ready or draining goes on; what was starting is killed and started again.
+    pub(super) fn adopt(&mut self, alive: &BTreeSet<u64>) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let numbers: Vec<u64> = self.workers.keys().copied().collect();
+        for n in numbers {
+            let worker = self.workers[&n].clone();
+            let lives = alive.contains(&n);
+            match worker.role {
+                Role::Leaving if lives && worker.kill => acts.push(Act::Kill(n)),
+                Role::Leaving if lives => acts.push(Act::Drain(n)),
+                Role::Leaving => drop(self.workers.remove(&n)),
+                Role::Accepted if worker.ready && lives => {}
+                Role::Accepted if worker.ready => {
+                    let why = "ended while no supervisor was there".to_owned();
+                    acts.extend(self.gone(n, why, QUIET_LIFE));
+                }
+                Role::Candidate | Role::Accepted => {
+                    if lives {
+                        acts.push(self.dismiss(n, true));
+                    } else {
+                        self.workers.remove(&n);
+                    }
+                    let slot = worker.spec.slot.clone();
+                    if worker.role == Role::Candidate {
+                        acts.push(Act::Start(self.add(worker.event, worker.spec, Role::Candidate)));
+                    } else if let Some(accepted) =
+                        self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut())
+                    {
+                        accepted.worker = None;
+                        acts.push(Act::Restart(slot, Duration::ZERO));
+                    }
+                }
+            }
+        }
+        // those that waited for their next start
+        for (slot, place) in &self.places {
+            let waits = place.accepted.as_ref().is_some_and(|accepted| accepted.worker.is_none());
+            let restart = Act::Restart(slot.clone(), Duration::ZERO);
+            if waits && !acts.iter().any(|act| matches!(act, Act::Restart(other, _) if other == slot)) {
+                acts.push(restart);
+            }
+        }
+        acts
+    }
+
+    /// Every socket that some slot still needs.
+    pub(super) fn needed_sockets(&self) -> BTreeSet<String> {
+        let mut needed = BTreeSet::new();
+        for worker in self.workers.values().filter(|worker| worker.role != Role::Leaving) {
+            needed.extend(worker.sockets.iter().cloned());
+        }
+        for accepted in self.places.values().filter_map(|place| place.accepted.as_ref()) {
+            needed.extend(accepted.sockets.iter().cloned());
+            if let Listen::Sockets(sockets) = &accepted.spec.listen {
+                needed.extend(sockets.values().map(sockets::text));
+            }
+        }
+        needed
+    }
+
+    /// Every directory that must not be collected.
+    pub(super) fn needed_leases(&self) -> BTreeSet<PathBuf> {
+        let accepted = self.places.values().filter_map(|place| place.accepted.as_ref()).map(|a| &a.spec);
+        let specs = self.workers.values().map(|worker| &worker.spec).chain(accepted);
+        specs.flat_map(|spec| spec.leases.iter().cloned()).collect()
+    }
+
+    /// Everything, by slot, then by start.
+    pub(super) fn report(&self) -> Vec<WorkerReport> {
+        let mut all: Vec<(u64, WorkerReport)> = Vec::new();
+        for (n, worker) in &self.workers {
+            let place = self.places.get(&worker.spec.slot);
+            let note = match (&worker.note, place) {
+                (note, Some(place)) if note.is_empty() && worker.role == Role::Accepted => &place.note,
+                (note, _) => note,
+            };
+            let state = match (worker.role, worker.ready) {
+                (Role::Leaving, _) => WorkerState::Draining,
+                (_, true) => WorkerState::Ready,
+                (_, false) => WorkerState::Starting,
+            };
+            all.push((*n, WorkerReport {
+                slot: worker.spec.slot.clone(),
+                pid: worker.pid,
+                started: worker.started,
+                generation: worker.spec.generation,
+                loaded: worker.spec.loaded,
+                state,
+                accepted: worker.role == Role::Accepted,
+                exits: place.map_or(0, |place| place.exits),
+                note: note.clone(),
+            }));
+        }
+        for (slot, place) in &self.places {
+            let Some(accepted) = place.accepted.as_ref().filter(|a| a.worker.is_none()) else { continue };
+            all.push((0, WorkerReport {
+                slot: slot.clone(),
+                pid: None,
+                started: None,
+                generation: accepted.spec.generation,
+                loaded: accepted.spec.loaded,
+                state: WorkerState::Failed,
+                accepted: true,
+                exits: place.exits,
+                note: place.note.clone(),
+            }));
+        }
+        all.sort_by(|(a, x), (b, y)| (&x.slot, a).cmp(&(&y.slot, b)));
+        all.into_iter().map(|(_, report)| report).collect()
+    }
+
+    fn add(&mut self, event: u64, spec: WorkerSpec, role: Role) -> u64 {
+        self.counter += 1;
+        self.workers.insert(self.counter, Worker {
+            event,
+            spec,
+            role,
+            ready: false,
+            kill: false,
+            told: false,
+            verdict: None,
+            pid: None,
+            started: None,
+            log_from: 0,
+            sockets: Vec::new(),
+            note: String::new(),
+        });
+        self.counter
+    }
+
+    fn candidate_mut(&mut self, slot: &Slot) -> Option<(u64, &mut Worker)> {
+        self.workers
+            .iter_mut()
+            .find(|(_, worker)| worker.role == Role::Candidate && worker.spec.slot == *slot)
+            .map(|(n, worker)| (*n, worker))
+    }
+
+    fn dismiss(&mut self, n: u64, kill: bool) -> Act {
+        if let Some(worker) = self.workers.get_mut(&n) {
+            (worker.role, worker.kill) = (Role::Leaving, kill);
+        }
+        if kill { Act::Kill(n) } else { Act::Drain(n) }
+    }
+
+    fn cut_leavers(&mut self, slot: &Slot) -> Vec<Act> {
+        let leavers: Vec<u64> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.role == Role::Leaving && worker.spec.slot == *slot)
+            .map(|(n, _)| *n)
+            .collect();
+        let surplus = leavers.len().saturating_sub(LEAVERS);
+        leavers[..surplus].iter().map(|&n| self.dismiss(n, true)).collect()
+    }
+
+    fn forget_empty(&mut self) {
+        let workers = &self.workers;
+        self.places.retain(|slot, place| {
+            place.accepted.is_some() || workers.values().any(|worker| worker.spec.slot == *slot)
+        });
+    }
+}
+
+fn same(a: &WorkerSpec, b: &WorkerSpec) -> bool {
+    (a.generation, a.loaded) == (b.generation, b.loaded)
+}
+
+fn backoff(failures: u32) -> Duration {
+    match failures.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => BACKOFF.saturating_mul(1 << doublings.min(10)).min(BACKOFF_MAX),
+    }
+}
+
+mod pairs {
+    //! JSON has no maps with keys like a slot: written as a list of pairs.
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{Place, Slot};
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<Slot, Place>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Slot, Place>, D::Error> {
+        Ok(Vec::deserialize(from)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::model::{Command, GenerationId, Ready};
+use crate::supervise::Launch;
+
+fn spec(generation: u8) -> WorkerSpec {
+    let generation: GenerationId = format!("{generation:02x}").repeat(32).parse().unwrap();
+    WorkerSpec {
+        slot: Slot { group: "web".into(), instance: 1 },
+        generation,
+        loaded: None,
+        launch: Launch {
+            command: Command(vec!["true".into()]),
+            env: BTreeMap::new(),
+            config: "/".into(),
+            loaded: None,
+            mount: None,
+        },
+        leases: Vec::new(),
+        listen: Listen::Sockets(BTreeMap::new()),
+        ready: Ready::Notify,
+        start_timeout: Duration::from_secs(1),
+        grace_shutdown_time: Duration::from_secs(1),
+        stop_signal: "TERM".into(),
+    }
+}
+
+fn running(event: u64, generation: u8) -> (Table, u64) {
+    let mut table = Table::default();
+    let acts = table.ensure(event, spec(generation), false);
+    let [Act::Start(n)] = acts[..] else { panic!("{acts:?}") };
+    assert!(matches!(table.ready(n, Vec::new())[..], [Act::Tell(News::Ready { .. })]));
+    (table, n)
+}
+
+#[test]
+fn w9_asking_twice_starts_one_process() {
+    let mut table = Table::default();
+    assert_eq!(table.ensure(1, spec(1), false), [Act::Start(1)]);
+    assert_eq!(table.ensure(1, spec(1), false), []);
+    table.ready(1, Vec::new());
+    assert!(matches!(table.ensure(2, spec(1), false)[..], [Act::Tell(News::Ready { event: 2, .. })]));
+}
+
+#[test]
+fn w9_force_replaces_once_for_each_event() {
+    let (mut table, old) = running(1, 1);
+    assert_eq!(table.ensure(2, spec(1), true), [Act::Start(2)]);
+    let acts = table.ready(2, Vec::new());
+    assert!(matches!(acts[..], [Act::Tell(_), Act::Drain(n)] if n == old), "{acts:?}");
+    assert!(matches!(table.ensure(2, spec(1), true)[..], [Act::Tell(_)]));
+    assert_eq!(table.ensure(3, spec(1), true), [Act::Start(3)]);
+}
+
+#[test]
+fn w10_a_failing_candidate_leaves_the_accepted_one_alone() {
+    let (mut table, old) = running(1, 1);
+    table.ensure(2, spec(2), false);
+    let acts = table.gone(2, "no".into(), Duration::ZERO);
+    assert!(matches!(&acts[..], [Act::Tell(News::Failed { event: 2, .. })]), "{acts:?}");
+    assert!(table.worker(old).unwrap().ready);
+    assert_eq!(table.report().len(), 1);
+}
+
+#[test]
+fn w10_another_wish_replaces_a_candidate() {
+    let (mut table, old) = running(1, 1);
+    table.ensure(2, spec(2), false);
+    let acts = table.ensure(2, spec(1), false);
+    assert!(matches!(acts[..], [Act::Kill(2), Act::Tell(News::Ready { event: 2, .. })]), "{acts:?}");
+    assert_eq!(table.gone(2, String::new(), Duration::ZERO), []);
+    assert_eq!(table.worker(old).unwrap().role, Role::Accepted);
+}
+
+#[test]
+fn w12_crashes_are_answered_at_once_then_slower_up_to_thirty_seconds() {
+    let (mut table, mut n) = running(1, 1);
+    let mut delays = Vec::new();
+    for _ in 0..8 {
+        let acts = table.gone(n, "x".into(), Duration::from_secs(1));
+        let [Act::Tell(News::Exited { .. }), Act::Restart(slot, delay)] = &acts[..] else { panic!("{acts:?}") };
+        delays.push(delay.as_secs());
+        let acts = table.restart(slot);
+        let [Act::Start(next)] = acts[..] else { panic!("{acts:?}") };
+        n = next;
+        table.ready(n, Vec::new());
+    }
+    assert_eq!(delays, [0, 1, 2, 4, 8, 16, 30, 30]);
+    assert_eq!(table.report()[0].exits, 8);
+    let acts = table.gone(n, "x".into(), QUIET_LIFE);
+    assert!(matches!(acts[1], Act::Restart(_, Duration::ZERO)));
+}
+
+#[test]
+fn w12_ensure_starts_a_waiting_slot_now_and_says_how_it_went() {
+    let (mut table, n) = running(1, 1);
+    table.gone(n, "x".into(), Duration::ZERO);
+    assert_eq!(table.ensure(2, spec(1), false), [Act::Start(2)]);
+    let acts = table.gone(2, "y".into(), Duration::ZERO);
+    assert!(matches!(acts[..], [Act::Tell(News::Failed { event: 2, .. }), Act::Restart(..)]), "{acts:?}");
+    assert_eq!(table.report()[0].state, WorkerState::Failed);
+}
+
+#[test]
+fn w13_adoption_goes_on_where_the_record_ends() {
+    let (mut table, ready) = running(1, 1);
+    table.ensure(2, spec(2), false);
+    let text = serde_json::to_string(&table).unwrap();
+    let mut again: Table = serde_json::from_str(&text).unwrap();
+    assert_eq!(again.adopt(&[ready, 2].into()), [Act::Kill(2), Act::Start(3)]);
+    let mut again: Table = serde_json::from_str(&text).unwrap();
+    let acts = again.adopt(&BTreeSet::new());
+    let [Act::Tell(News::Exited { .. }), Act::Restart(_, Duration::ZERO), Act::Start(3)] = &acts[..] else {
+        panic!("{acts:?}")
+    };
+}
+
+#[test]
+fn w11_settle_takes_away_what_is_not_listed() {
+    let (mut table, n) = running(1, 1);
+    assert_eq!(table.settle(&[spec(1).slot]), []);
+    assert_eq!(table.settle(&[]), [Act::Drain(n)]);
+    assert_eq!(table.gone(n, String::new(), Duration::ZERO), []);
+    assert!(table.report().is_empty());
+}
+
+#[test]
+fn w11_abandon_kills_candidates_without_news() {
+    let (mut table, old) = running(1, 1);
+    table.ensure(2, spec(2), false);
+    assert_eq!(table.abandon(2), [Act::Kill(2)]);
+    assert_eq!(table.gone(2, String::new(), Duration::ZERO), []);
+    assert!(table.worker(old).unwrap().ready);
+}

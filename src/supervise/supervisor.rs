@@ -1,0 +1,204 @@
+//! `pointsman supervisor`: the loop that waits for everything at once and hands it on.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::SocketType;
+use rustix::pipe::PipeFlags;
+
+use crate::fsx::{Dir, Lock};
+
+use super::clients::{self, Clients};
+use super::crew::Crew;
+use super::holder::DaemonError;
+use super::keeper::Keeper;
+use super::wire::{Answer, Ask, WorkerSpec};
+use super::{clock, local, process};
+
+const LOCK: &str = "supervisor.lock";
+
+/// What a supervisor is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// the run directory
+    pub run: PathBuf,
+    /// our own binary, for `__exec` and `holder`
+    pub program: PathBuf,
+}
+
+/// Adopts what runs in the run directory and supervises it until it is told to quit or gets TERM or
+/// INT. Workers serve on after that.
+///
+/// # Errors
+/// [`DaemonError::Taken`] where the run directory has a supervisor; else it cannot be used, and
+/// nothing has been started or ended.
+pub fn run(config: &Config) -> Result<(), DaemonError> {
+    let run = Dir::create_all(&config.run, 0o755)?;
+    let Some(_lock) = Lock::try_exclusive(&run, LOCK)? else {
+        let who = local::holder_of(&run, clients::SOCKET, SocketType::STREAM);
+        return Err(DaemonError::Taken { what: "supervisor", run: config.run.clone(), who });
+    };
+    // links and names in it are told to workers, which start elsewhere: from here on it is absolute
+    let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(&run)), Vec::new())
+        .map_err(|e| system("find the path of the run directory", e))?;
+    let path = PathBuf::from(path.into_string().map_err(|e| system("read the path of the run directory", e))?);
+    let run = Dir::open(&path)?;
+    Dir::create_all(&path.join("log"), 0o755)?;
+    let signals = signals()?;
+    let keeper = Keeper::open(Dir::open(&path)?, &config.program);
+    let crew = Crew::muster(Dir::open(&path)?, config.program.clone(), keeper)?;
+    let clients = Clients::listen(&run)?;
+    tracing::info!(run = %path.display(), "supervisor is up");
+    let mut supervisor = Supervisor { crew, clients, signals, quits: false };
+    while !supervisor.quits {
+        supervisor.turn()?;
+    }
+    let _ = run.remove_file(clients::SOCKET);
+    tracing::info!("supervisor ends; the workers serve on");
+    Ok(())
+}
+
+struct Supervisor {
+    crew: Crew,
+    clients: Clients,
+    signals: OwnedFd,
+    quits: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Signal,
+    Message,
+    Holder,
+    Process(u64),
+    Arrival,
+    Client(u64),
+}
+
+impl Supervisor {
+    /// Waits for something and deals with all that there is.
+    fn turn(&mut self) -> Result<(), DaemonError> {
+        // messages before exits: who says that it is ready and then ends was ready
+        for source in self.wait()? {
+            match source {
+                Source::Signal => self.quits = true,
+                Source::Message => self.crew.on_messages(),
+                Source::Holder => self.crew.keeper.tend(true),
+                Source::Process(n) => self.crew.on_exit(n),
+                Source::Arrival => self.clients.accept(),
+                Source::Client(id) => {
+                    for ask in self.clients.asks(id) {
+                        self.on_ask(id, ask);
+                    }
+                }
+            }
+        }
+        self.crew.on_time();
+        self.crew.keeper.tend(false);
+        self.clients.flush(&self.crew.bulletin);
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<Vec<Source>, DaemonError> {
+        let mut sources = vec![Source::Signal, Source::Message];
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(self.crew.notify.fd(), PollFlags::IN),
+        ];
+        if let Some(fd) = self.crew.keeper.fd() {
+            sources.push(Source::Holder);
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
+        for (n, fd) in self.crew.pidfds() {
+            sources.push(Source::Process(n));
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
+        sources.push(Source::Arrival);
+        fds.push(PollFd::new(self.clients.listener(), PollFlags::IN));
+        for (id, fd, writes) in self.clients.fds() {
+            sources.push(Source::Client(id));
+            let flags = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            fds.push(PollFd::new(fd, flags));
+        }
+        let limit = self.crew.next_time().map(|at| process::timespec(clock::until(at)));
+        match rustix::event::poll(&mut fds, limit.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(e) => return Err(system("wait", e)),
+        }
+        let woken = sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(woken.map(|(source, _)| *source).collect())
+    }
+
+    fn on_ask(&mut self, id: u64, ask: Ask) {
+        let settles = matches!(ask, Ask::Settle { .. });
+        let acts = match ask {
+            Ask::Slots => {
+                let answer = Answer::Slots {
+                    supervisor: std::process::id(),
+                    news: self.crew.bulletin.last(),
+                    workers: self.crew.table.report(),
+                };
+                return self.clients.answer(id, &answer);
+            }
+            Ask::Listen { after } => {
+                let last = self.crew.bulletin.last();
+                // a number from the future is from another boot: nothing of this one has been seen,
+                // and none of it was meant
+                let after = if after == 0 || after > last { last } else { after };
+                self.clients.subscribe(id, after);
+                Vec::new()
+            }
+            Ask::Ensure { event, spec, force } => match wrong(&spec) {
+                Some(why) => return self.clients.answer(id, &Answer::Refused { why }),
+                None => self.crew.table.ensure(event, *spec, force),
+            },
+            Ask::Abandon { event } => self.crew.table.abandon(event),
+            Ask::Settle { slots } => self.crew.table.settle(&slots),
+            Ask::Quit => {
+                self.quits = true;
+                Vec::new()
+            }
+        };
+        self.clients.answer(id, &Answer::Accepted);
+        self.crew.carry_out(acts);
+        if settles {
+            self.crew.settle_sockets();
+        }
+    }
+}
+
+/// What is wrong with a spec that could not run by itself.
+fn wrong(spec: &WorkerSpec) -> Option<String> {
+    let group = &spec.slot.group;
+    if group.is_empty() || group.len() > 100 || group.starts_with('.') || group.contains(['/', '\0', ':']) {
+        return Some(format!("`{group}` is no name for a group"));
+    }
+    if process::signal_named(&spec.stop_signal).is_none() {
+        return Some(format!("`{}` is no signal to stop by", spec.stop_signal));
+    }
+    spec.launch.command.0.is_empty().then(|| "there is no command".to_owned())
+}
+
+/// A descriptor that becomes readable with the first TERM or INT.
+fn signals() -> Result<OwnedFd, DaemonError> {
+    let what = "wait for signals";
+    let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+    let (read, write) = rustix::pipe::pipe_with(flags).map_err(|e| system(what, e))?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let write = write.try_clone().map_err(|e| system(what, e))?;
+        signal_hook::low_level::pipe::register_raw(signal, write).map_err(|e| system(what, e))?;
+    }
+    Ok(read)
+}
+
+fn raw(dir: &Dir) -> i32 {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    dir.as_fd().as_raw_fd()
+}
+
+fn system(what: &'static str, error: impl std::fmt::Display) -> DaemonError {
+    DaemonError::System { what, why: error.to_string() }
+}
