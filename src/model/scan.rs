@@ -12,9 +12,9 @@ pub(super) struct Scan {
     pub(super) indirection: Option<(&'static str, (usize, usize))>,
     /// where a second document begins
     pub(super) second: Option<(usize, usize)>,
-    /// the most flow brackets open at once, and where
+    /// the most lists and maps open at once, as far as indents and brackets tell, and where
     pub(super) deepest: (usize, (usize, usize)),
-    /// tokens that begin or part values: at least half the number of values
+    /// tokens but for commas and closing brackets: at least a third of the values, at most four for each
     pub(super) tokens: usize,
 }
 
@@ -124,6 +124,14 @@ impl Scanner<'_> {
         if self.flow == 0 && self.indent < column {
             self.indents.push(self.indent);
             self.indent = column;
+            self.deepen();
+        }
+    }
+
+    fn deepen(&mut self) {
+        let depth = self.indents.len() + self.flow;
+        if depth > self.scan.deepest.0 {
+            self.scan.deepest = (depth, self.place());
         }
     }
 
@@ -174,14 +182,12 @@ impl Scanner<'_> {
             self.scan.second.get_or_insert(place);
         }
         self.begun = true;
-        self.scan.tokens += 1;
+        self.scan.tokens += usize::from(!matches!(self.byte(0), b',' | b']' | b'}'));
         match self.byte(0) {
             b'[' | b'{' => {
                 self.save_key();
                 self.flow += 1;
-                if self.flow > self.scan.deepest.0 {
-                    self.scan.deepest = (self.flow, self.place());
-                }
+                self.deepen();
                 self.key_allowed = true;
                 self.skip();
             }
@@ -249,14 +255,16 @@ impl Scanner<'_> {
         self.skip();
     }
 
+    fn flow_indicator(&self) -> bool {
+        self.flow > 0 && matches!(self.byte(0), b',' | b'[' | b']' | b'{' | b'}')
+    }
+
     fn property(&mut self, what: &'static str) {
         self.find(what);
         self.save_key();
         self.key_allowed = false;
         self.skip();
-        while !self.blank_or_end(0)
-            && !(matches!(self.byte(0), b',' | b'[' | b']' | b'{' | b'}') && self.flow > 0)
-        {
+        while !self.blank_or_end(0) && !self.flow_indicator() {
             self.skip();
         }
     }
@@ -295,8 +303,7 @@ impl Scanner<'_> {
                 break;
             }
             while !self.blank_or_end(0) {
-                let flow_end = self.flow > 0 && matches!(self.byte(0), b',' | b'[' | b']' | b'{' | b'}');
-                if flow_end || (self.byte(0) == b':' && self.blank_or_end(1)) {
+                if self.flow_indicator() || (self.byte(0) == b':' && self.blank_or_end(1)) {
                     break;
                 }
                 self.skip();

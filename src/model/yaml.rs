@@ -267,8 +267,9 @@ mod tests {
         let list = format!("a: &a [{}]\nb: [{}]\n", "1,".repeat(2_000), "*a,".repeat(2_000));
         let itself = "a: &a [*a]".to_owned();
         let brackets = "[".repeat(4 << 20);
-        let pairs = "[],".repeat(1 << 20);
-        for text in [laughs, scalar, list, itself, brackets, pairs] {
+        let pairs = format!("[{}]", "[],".repeat(1 << 20));
+        let entries = "- ".repeat(1 << 20);
+        for text in [laughs, scalar, list, itself, brackets, pairs, entries] {
             let error = parse_content(text.as_bytes()).expect_err("a bomb");
             assert!(error.message.contains("expected at most"), "{error}");
         }
