@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Command, Section};
+use super::field::Document;
+use super::section::SectionError;
+use super::{Address, Command, ContentHash, DocumentError, LoadedKey, Manifest, RelPath, Section};
+
+pub(super) mod read;
 
 /// Everything a `pointsman.yaml` (or `pipeline:` in the host file) says.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,3 +81,68 @@ pub enum Ready {
     /// still alive after this time
     After(Duration),
 }
+
+impl Pipeline {
+    /// Reads a `pointsman.yaml`. `file` is its name in errors; `service` names the group of `worker:`.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be (`spec/pipeline.md`), with its place.
+    pub fn parse(text: &[u8], file: &str, service: &str) -> Result<Pipeline, DocumentError> {
+        read::pipeline(&Document::parse(text, file)?.root(), service)
+    }
+
+    /// No stages and no workers: only the pointer moves. What counts where nobody wrote a pipeline.
+    pub fn pointer_only() -> Pipeline {
+        Pipeline {
+            mount: None,
+            checks: vec![],
+            check_timeout: Duration::from_secs(30),
+            loader: None,
+            workers: BTreeMap::new(),
+            probation: Duration::from_secs(10),
+        }
+    }
+
+    /// The key of the loader's output for the generation that has `manifest`; `None` without a loader.
+    ///
+    /// Over the mount, the unexpanded command, `program` (the hash of the file it runs) and the digests
+    /// of the loader's sections; with no section, the whole generation. `read` gives a file's content
+    /// and is called only for sections that have a pointer.
+    ///
+    /// # Errors
+    /// A section has no digest.
+    pub fn loaded_key<E: std::error::Error + 'static>(
+        &self,
+        manifest: &Manifest,
+        program: ContentHash,
+        read: &mut dyn FnMut(&RelPath) -> Result<Vec<u8>, E>,
+    ) -> Result<Option<LoadedKey>, SectionError<E>> {
+        let Some(loader) = &self.loader else { return Ok(None) };
+        let mut text = format!("pointsman-loaded 1\nprogram {program}\n");
+        // lengths first, so that no two inputs read the same
+        let mount = self.mount.as_deref().unwrap_or_default();
+        text.push_str(&format!("mount {} {mount}\n", mount.len()));
+        for word in &loader.command.0 {
+            text.push_str(&format!("word {} {word}\n", word.len()));
+        }
+        for section in &loader.if_changed {
+            let digest = section.digest(manifest, read)?;
+            text.push_str(&format!("section {digest} {} {section}\n", section.as_str().len()));
+        }
+        if loader.if_changed.is_empty() {
+            text.push_str(&format!("generation {}\n", manifest.id()));
+        }
+        Ok(Some(LoadedKey::of(text.as_bytes())))
+    }
+}
+
+impl Group {
+    /// Whether its workers are given the loader's output by name: `{loaded}` in command or environment.
+    pub fn needs_loaded(&self) -> bool {
+        self.command.0.iter().chain(self.env.values()).any(|text| read::mentions(text, "loaded"))
+    }
+}
+
+#[cfg(test)]
+#[path = "pipeline/tests.rs"]
+mod tests;

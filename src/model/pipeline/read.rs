@@ -1,0 +1,285 @@
+//! Reads a [`Pipeline`] from its document, and refuses what cannot work, at its place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::document::{DocumentError, quoted};
+use super::super::field::{Field, hint};
+use super::super::placeholder::{self, is_socket_name};
+use super::super::{Address, Command, RelPath, Section};
+use super::{Group, Listen, Loader, Pipeline, Ready};
+
+const KEYS: [&str; 9] =
+    ["version", "mount", "check", "checks", "check_timeout", "loader", "worker", "workers", "probation"];
+const GROUP: [&str; 8] =
+    ["command", "instances", "listen", "env", "ready", "start_timeout", "grace_shutdown_time", "stop_signal"];
+const SIGNALS: [&str; 7] = ["TERM", "QUIT", "INT", "HUP", "USR1", "USR2", "WINCH"];
+const LIMIT: Duration = Duration::from_secs(30);
+const PROBATION: Duration = Duration::from_secs(10);
+
+/// What a placeholder can stand for at some place.
+struct Scope<'s> {
+    loader: bool,
+    sockets: Option<&'s Listen>,
+}
+
+/// Reads a whole pipeline; `service` is the name of the group that `worker` is about.
+pub(in crate::model) fn pipeline(root: &Field<'_>, service: &str) -> Result<Pipeline, DocumentError> {
+    root.only("a map that begins with `version: 1`", &KEYS)?;
+    let version = root.need("version", "write `version: 1`")?;
+    if version.number(1..=1).is_err() {
+        return Err(version.expected("1"));
+    }
+    let loader = root.get("loader").map(|field| loader(&field)).transpose()?;
+    let scope = Scope { loader: loader.is_some(), sockets: None };
+    Ok(Pipeline {
+        mount: root.get("mount").map(|field| mount(&field)).transpose()?,
+        checks: checks(root, &scope)?,
+        check_timeout: limit(root, "check_timeout", LIMIT)?,
+        workers: workers(root, service, loader.is_some())?,
+        probation: root.get("probation").map_or(Ok(PROBATION), |field| field.duration(false))?,
+        loader,
+    })
+}
+
+fn limit(field: &Field<'_>, key: &str, default: Duration) -> Result<Duration, DocumentError> {
+    field.get(key).map_or(Ok(default), |field| field.duration(true))
+}
+
+fn mount(field: &Field<'_>) -> Result<String, DocumentError> {
+    let text = field.text("an absolute path")?;
+    match text.strip_prefix('/').map(RelPath::new) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err(field.expected("an absolute path below / with no empty, `.` or `..` part")),
+    }
+}
+
+fn checks(root: &Field<'_>, scope: &Scope<'_>) -> Result<Vec<Command>, DocumentError> {
+    match (root.get("check"), root.get("checks")) {
+        (Some(_), Some(both)) => Err(both.key_error("expected `check` or `checks`, found both")),
+        (Some(one), None) => Ok(vec![command(&one, scope)?]),
+        (None, Some(list)) => {
+            let items = list.items("a list of commands")?;
+            if items.is_empty() {
+                return Err(list.error("expected at least one command, found an empty list"));
+            }
+            items.iter().map(|item| command(item, scope)).collect()
+        }
+        (None, None) => Ok(vec![]),
+    }
+}
+
+fn loader(field: &Field<'_>) -> Result<Loader, DocumentError> {
+    field.only("a map with `command`", &["command", "if_changed", "timeout"])?;
+    let line = field.need("command", "what to run")?;
+    let command = command(&line, &Scope { loader: true, sockets: None })?;
+    if !command.0.iter().any(|word| mentions(word, "loaded")) {
+        return Err(line.error("expected `{loaded}` in it: the directory that the loader shall fill"));
+    }
+    let sections = field.get("if_changed").map_or(Ok(vec![]), |list| list.items("a list of sections"))?;
+    let section = |item: &Field<'_>| {
+        let text = item.text("a section like \"rules/**\" or \"resolver.yaml#/views\"")?;
+        Section::parse(text).map_err(|why| item.error(why.to_string()))
+    };
+    let if_changed = sections.iter().map(section).collect::<Result<_, _>>()?;
+    Ok(Loader { command, if_changed, timeout: limit(field, "timeout", LIMIT)? })
+}
+
+fn workers(root: &Field<'_>, service: &str, loader: bool) -> Result<BTreeMap<String, Group>, DocumentError> {
+    match (root.get("worker"), root.get("workers")) {
+        (Some(_), Some(both)) => Err(both.key_error("expected `worker` or `workers`, found both")),
+        (Some(one), None) if !is_socket_name(service) => Err(one.key_error(format!(
+            "the group would be named {} after the service, and a name has 1 to 32 of a-z 0-9 -: write `workers:` with a name",
+            quoted(service)
+        ))),
+        (Some(one), None) => Ok([(service.to_owned(), group(&one, loader)?)].into()),
+        (None, Some(all)) => {
+            let mut groups = BTreeMap::new();
+            for (name, field) in all.members("a map from group names to groups")? {
+                if !is_socket_name(name) {
+                    return Err(field.key_error("expected a group name of 1 to 32 of a-z 0-9 -"));
+                }
+                groups.insert(name.to_owned(), group(&field, loader)?);
+            }
+            if groups.is_empty() {
+                return Err(all.error("expected at least one group, found an empty map"));
+            }
+            Ok(groups)
+        }
+        (None, None) => Ok(BTreeMap::new()),
+    }
+}
+
+fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
+    field.only("a map with `command` and `ready`", &GROUP)?;
+    let listen = field.get("listen").map_or(Ok(Listen::Sockets(BTreeMap::new())), |field| listen(&field))?;
+    let scope = Scope { loader, sockets: Some(&listen) };
+    let command = command(&field.need("command", "what to run")?, &scope)?;
+    let env = field.get("env").map_or(Ok(BTreeMap::new()), |field| environment(&field, &scope))?;
+    let start_timeout = limit(field, "start_timeout", LIMIT)?;
+    let ready = field.need("ready", "`notify`, {file: \"{run}/..\"} or {after: 2s}")?;
+    let grace = field.get("grace_shutdown_time").map_or(Ok(LIMIT), |field| field.duration(false))?;
+    Ok(Group {
+        command,
+        instances: field.get("instances").map_or(Ok(1), |field| field.number(1..=1000))?,
+        env,
+        ready: readiness(&ready, &scope, start_timeout)?,
+        start_timeout,
+        grace_shutdown_time: grace,
+        stop_signal: field.get("stop_signal").map_or(Ok("TERM".to_owned()), |field| signal(&field))?,
+        listen,
+    })
+}
+
+fn listen(field: &Field<'_>) -> Result<Listen, DocumentError> {
+    let what = "a map from names to addresses, or {inherit: VARIABLE}";
+    let members = field.members(what)?;
+    if let Some(inherit) = field.get("inherit") {
+        if members.len() > 1 {
+            return Err(inherit.key_error("expected `inherit` alone: the program binds all of its sockets"));
+        }
+        let name = inherit.text("the name of an environment variable")?;
+        variable(&inherit, name, false)?;
+        return Ok(Listen::Inherit(name.to_owned()));
+    }
+    let mut sockets = BTreeMap::new();
+    for (name, socket) in members {
+        if !is_socket_name(name) {
+            return Err(socket.key_error("expected a socket name of 1 to 32 of a-z 0-9 -"));
+        }
+        let what = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
+        let text = socket.text(what)?;
+        let address: Address = text.parse().map_err(|why: super::super::AddressError| {
+            socket.error(format!("expected {what}, found {} ({})", quoted(text), why.why()))
+        })?;
+        if let Some((other, _)) = sockets.iter().find(|(_, known)| **known == address) {
+            return Err(socket.error(format!("expected an address of its own, found that of `{other}`")));
+        }
+        sockets.insert(name.to_owned(), address);
+    }
+    Ok(Listen::Sockets(sockets))
+}
+
+fn environment(field: &Field<'_>, scope: &Scope<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
+    let mut env = BTreeMap::new();
+    for (name, value) in field.members("a map from variables to texts")? {
+        variable(&value, name, true)?;
+        if matches!(scope.sockets, Some(Listen::Inherit(inherit)) if inherit == name) {
+            return Err(
+                value.key_error("expected another variable: `listen` inherits the sockets in this one")
+            );
+        }
+        let text = value.text("text")?;
+        placeholders(&value, text, scope)?;
+        env.insert(name.to_owned(), text.to_owned());
+    }
+    Ok(env)
+}
+
+fn variable(field: &Field<'_>, name: &str, is_key: bool) -> Result<(), DocumentError> {
+    let error = |message: String| if is_key { field.key_error(message) } else { field.error(message) };
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(word) {
+        return Err(error(format!("expected a variable of letters, digits and _, found {}", quoted(name))));
+    }
+    if name.starts_with("LISTEN_") || name.starts_with("POINTSMAN_") || name == "NOTIFY_SOCKET" {
+        return Err(error(format!(
+            "expected a variable that pointsman does not set itself, found {}",
+            quoted(name)
+        )));
+    }
+    Ok(())
+}
+
+fn readiness(field: &Field<'_>, scope: &Scope<'_>, start_timeout: Duration) -> Result<Ready, DocumentError> {
+    let what = "`notify`, {file: \"{run}/..\"} or {after: 2s}";
+    if field.as_str() == Some("notify") {
+        return Ok(Ready::Notify);
+    }
+    if !field.is_map() {
+        return Err(field.expected(what));
+    }
+    field.only(what, &["file", "after"])?;
+    match (field.get("file"), field.get("after")) {
+        (Some(file), None) => {
+            let path = file.text("a path")?;
+            placeholders(&file, path, &Scope { loader: scope.loader, sockets: None })?;
+            if !path.starts_with('/') && !path.starts_with("{run}/") {
+                return Err(file.expected("a path that begins with / or {run}/"));
+            }
+            Ok(Ready::File(path.to_owned()))
+        }
+        (None, Some(after)) => {
+            let time = after.duration(true)?;
+            if time >= start_timeout {
+                return Err(after.expected("less than start_timeout"));
+            }
+            Ok(Ready::After(time))
+        }
+        _ => Err(field.error(format!("expected one of {what}"))),
+    }
+}
+
+fn signal(field: &Field<'_>) -> Result<String, DocumentError> {
+    let what = format!("one of {}", SIGNALS.join(", "));
+    let name = field.text(&what)?;
+    if SIGNALS.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    let upper = name.to_ascii_uppercase();
+    let near = hint(upper.strip_prefix("SIG").unwrap_or(&upper), &SIGNALS);
+    Err(field.error(format!("expected {what}, found {}{near}", quoted(name))))
+}
+
+fn command(field: &Field<'_>, scope: &Scope<'_>) -> Result<Command, DocumentError> {
+    let command = if field.is_list() {
+        let items = field.items("a list of words")?;
+        let mut words = Vec::new();
+        for item in &items {
+            let word = item.text("a word")?;
+            placeholders(item, word, scope)?;
+            words.push(word.to_owned());
+        }
+        Command::new(words)
+    } else {
+        let line = field.text("a command: a line or a list of words")?;
+        placeholders(field, line, scope)?;
+        Command::split(line)
+    };
+    command.map_err(|why| field.error(why.to_string()))
+}
+
+fn placeholders(field: &Field<'_>, text: &str, scope: &Scope<'_>) -> Result<(), DocumentError> {
+    for name in placeholder::names(text).map_err(|why| field.error(why.to_string()))? {
+        if name == "loaded" && !scope.loader {
+            return Err(field.error("`{loaded}` needs a `loader`, and the pipeline has none"));
+        }
+        let Some((_, socket)) = name.split_once(':') else { continue };
+        match scope.sockets {
+            Some(Listen::Sockets(sockets)) if sockets.contains_key(socket) => {}
+            Some(Listen::Sockets(sockets)) => {
+                let known: Vec<&str> = sockets.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+                return Err(
+                    field.error(format!("`{{{name}}}` needs `{socket}` in `listen`, which has {known}"))
+                );
+            }
+            Some(Listen::Inherit(_)) => {
+                return Err(field.error(format!(
+                    "`{{{name}}}` needs addresses in `listen`: inherited sockets have no names"
+                )));
+            }
+            None => {
+                return Err(
+                    field.error(format!("`{{{name}}}` has no meaning here: only workers have sockets"))
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a word that was read has this placeholder in it.
+pub(super) fn mentions(text: &str, name: &str) -> bool {
+    placeholder::names(text).is_ok_and(|names| names.contains(&name))
+}

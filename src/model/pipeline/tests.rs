@@ -1,0 +1,243 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Pipeline, String> {
+    Pipeline::parse(text.as_bytes(), "p.yaml", "web").map_err(|error| error.to_string())
+}
+
+fn words(words: &[&str]) -> Command {
+    Command(words.iter().map(|word| (*word).to_owned()).collect())
+}
+
+const RESOLVER: &str = r#"
+version: 1
+loader:
+  command: [bin/load-rules, --rules, "{config}/rules", --out, "{loaded}"]
+  if_changed: ["rules/**", "resolver.yaml#/views"]
+  timeout: 60s
+checks:
+  - [kresd-check, "{config}/resolver.yaml"]
+  - test -s {loaded}/data.mdb
+check_timeout: 5s
+workers:
+  resolver:
+    command: [kresd, -n, -c, "{config}/kresd.conf", -S, "{fd:dns}"]
+    instances: 4
+    listen: {dns: "udp://127.0.0.1:5353", dns-tcp: "tcp://127.0.0.1:5353"}
+    env: {LANG: C, RULES: "{loaded}", AT: "{addr:dns-tcp}"}
+    ready: notify
+    start_timeout: 1m
+    grace_shutdown_time: 0s
+  helper:
+    command: helper
+    ready: {after: 500ms}
+probation: 0s
+"#;
+
+#[test]
+fn p5_the_example_for_nginx_is_read() {
+    let text = include_str!("../../../spec/examples/nginx/pointsman.yaml");
+    let pipeline = Pipeline::parse(text.as_bytes(), "pointsman.yaml", "web").unwrap();
+    let group = Group {
+        command: words(&["nginx", "-g", "daemon off; pid {run}/nginx.pid;"]),
+        instances: 1,
+        listen: Listen::Inherit("NGINX".to_owned()),
+        env: BTreeMap::new(),
+        ready: Ready::File("{run}/nginx.pid".to_owned()),
+        start_timeout: Duration::from_secs(30),
+        grace_shutdown_time: Duration::from_secs(30),
+        stop_signal: "QUIT".to_owned(),
+    };
+    let want = Pipeline {
+        mount: Some("/etc/nginx".to_owned()),
+        checks: vec![words(&["nginx", "-t", "-q", "-g", "pid {run}/check.pid;"])],
+        workers: [("web".to_owned(), group)].into(),
+        ..Pipeline::pointer_only()
+    };
+    assert_eq!(pipeline, want);
+    let page = include_str!("../../../spec/pipeline.md");
+    let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(parse(block).unwrap(), want, "the one in spec/pipeline.md");
+}
+
+#[test]
+fn p5_every_word_is_read() {
+    let pipeline = parse(RESOLVER).unwrap();
+    let loader = pipeline.loader.as_ref().unwrap();
+    assert_eq!(loader.timeout, Duration::from_secs(60));
+    assert_eq!(
+        loader.if_changed.iter().map(Section::as_str).collect::<Vec<_>>(),
+        ["rules/**", "resolver.yaml#/views"]
+    );
+    assert_eq!(pipeline.checks[1], words(&["test", "-s", "{loaded}/data.mdb"]));
+    assert_eq!((pipeline.check_timeout, pipeline.probation), (Duration::from_secs(5), Duration::ZERO));
+    let resolver = &pipeline.workers["resolver"];
+    let Listen::Sockets(sockets) = &resolver.listen else { panic!("{resolver:?}") };
+    assert_eq!(sockets["dns"].to_string(), "udp://127.0.0.1:5353");
+    assert_eq!((resolver.instances, resolver.grace_shutdown_time), (4, Duration::ZERO));
+    assert_eq!((&resolver.ready, resolver.start_timeout), (&Ready::Notify, Duration::from_secs(60)));
+    assert!(resolver.needs_loaded() && !pipeline.workers["helper"].needs_loaded());
+    assert_eq!(pipeline.workers["helper"].ready, Ready::After(Duration::from_millis(500)));
+    assert_eq!(parse("version: 1").unwrap(), Pipeline::pointer_only());
+}
+
+#[test]
+fn p4_every_refusal_says_where_and_what() {
+    let top = "version, mount, check, checks, check_timeout, loader, worker, workers, probation";
+    let group = "command, instances, listen, env, ready, start_timeout, grace_shutdown_time, stop_signal";
+    let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
+    let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
+    let ready = "`notify`, {file: \"{run}/..\"} or {after: 2s}";
+    // above `worker:` in each of these stand two lines
+    let worker = |rest: &str| format!("version: 1\nworker:\n  {}\n", rest.replace('\n', "\n  "));
+    let loader = |rest: &str| format!("version: 1\nloader:\n  {}\n", rest.replace('\n', "\n  "));
+    let top_level = |rest: &str| format!("version: 1\n{rest}\n");
+    let cases: Vec<(String, String)> = vec![
+        // the document
+        (String::new(), "1:1: expected a map that begins with `version: 1`, found nothing".into()),
+        ("[]".into(), "1:1: expected a map that begins with `version: 1`, found a list".into()),
+        ("check: a".into(), "1:1: expected the key `version` (write `version: 1`)".into()),
+        ("version: 2".into(), "1:10: version: expected 1, found 2".into()),
+        ("version: '1'".into(), "1:10: version: expected 1, found \"1\"".into()),
+        (top_level("wokers: {}"), format!("2:1: wokers: unknown key, expected one of {top} (did you mean `workers`?)")),
+        (top_level("canary: {}"), format!("2:1: canary: unknown key, expected one of {top}")),
+        (top_level("mount: etc/nginx"), "2:8: mount: expected an absolute path below / with no empty, `.` or `..` part, found \"etc/nginx\"".into()),
+        (top_level("mount: /etc/../x"), "2:8: mount: expected an absolute path below / with no empty, `.` or `..` part, found \"/etc/../x\"".into()),
+        (top_level("mount: /"), "2:8: mount: expected an absolute path below / with no empty, `.` or `..` part, found \"/\"".into()),
+        (top_level("mount:"), "2:7: mount: expected an absolute path, found nothing".into()),
+        // durations
+        (top_level("probation: 30"), "2:12: probation: expected a duration like 30s or 500ms, found 30 (write a unit: 30s)".into()),
+        (top_level("probation: 1d"), "2:12: probation: expected a duration like 30s or 500ms, found \"1d\" (write a whole number and one of ms, s, m, h)".into()),
+        (top_level("probation: 200h"), "2:12: probation: expected a duration like 30s or 500ms, found \"200h\" (at most 168h)".into()),
+        (top_level("probation: [1s]"), "2:12: probation: expected a duration like 30s or 500ms, found a list".into()),
+        (top_level("check_timeout: 0s"), "2:16: check_timeout: expected a duration of more than 0s, found \"0s\"".into()),
+        // commands
+        (top_level("check: [a]\nchecks: [[a]]"), "3:1: checks: expected `check` or `checks`, found both".into()),
+        (top_level("checks: []"), "2:9: checks: expected at least one command, found an empty list".into()),
+        (top_level("checks: a"), "2:9: checks: expected a list of commands, found \"a\"".into()),
+        (top_level("checks:\n  - a\n  - b 'c"), "4:5: checks[1]: expected a closing '".into()),
+        (top_level("check: []"), "2:8: check: expected a command, found no word".into()),
+        (top_level("check: {a: b}"), "2:8: check: expected a command: a line or a list of words, found a map".into()),
+        (top_level("check: [a, -n, 4]"), "2:16: check[2]: expected a word, found 4 (write it in quotes)".into()),
+        (top_level("check: a && b"), "2:8: check: there is no shell to read `&&`: quote it, or put the line into a script of the generation".into()),
+        // placeholders
+        (top_level("check: [a, \"{conf}\"]"), "2:12: check[1]: `{conf}` is no placeholder: {config}, {loaded}, {run}, {fd:NAME} and {addr:NAME} are (put literal braces into a script of the generation)".into()),
+        (top_level("check: a {loaded}"), "2:8: check: `{loaded}` needs a `loader`, and the pipeline has none".into()),
+        (top_level("check: a {fd:dns}"), "2:8: check: `{fd:dns}` has no meaning here: only workers have sockets".into()),
+        (worker("command: a {fd:dns}\nready: notify"), "3:12: worker.command: `{fd:dns}` needs `dns` in `listen`, which has nothing".into()),
+        (worker("command: a\nlisten: {web: \"tcp://[::1]:80\"}\nenv:\n  A: \"{addr:dns}\"\nready: notify"), "6:8: worker.env.A: `{addr:dns}` needs `dns` in `listen`, which has web".into()),
+        (worker("command: a {fd:a}\nlisten: {inherit: A}\nready: notify"), "3:12: worker.command: `{fd:a}` needs addresses in `listen`: inherited sockets have no names".into()),
+        // the loader
+        (loader("command: a"), "3:12: loader.command: expected `{loaded}` in it: the directory that the loader shall fill".into()),
+        (loader("timeout: 1s"), "3:3: loader: expected the key `command` (what to run)".into()),
+        (loader("command: a {loaded}\nif_changed: rules"), "4:15: loader.if_changed: expected a list of sections, found \"rules\"".into()),
+        (loader("command: a {loaded}\nif_changed: [\"/x\"]"), "4:16: loader.if_changed[0]: expected a glob for paths of the generation, found `/x`: it is absolute".into()),
+        (loader("comand: a"), "3:3: loader.comand: unknown key, expected one of command, if_changed, timeout (did you mean `command`?)".into()),
+        // workers
+        (top_level("worker: {}\nworkers: {}"), "3:1: workers: expected `worker` or `workers`, found both".into()),
+        (top_level("worker:"), "2:8: worker: expected a map with `command` and `ready`, found nothing".into()),
+        (top_level("workers: {}"), "2:10: workers: expected at least one group, found an empty map".into()),
+        (top_level("workers: {Web: {}}"), "2:11: workers.Web: expected a group name of 1 to 32 of a-z 0-9 -".into()),
+        (worker("ready: notify"), "3:3: worker: expected the key `command` (what to run)".into()),
+        (worker("command: a"), format!("3:3: worker: expected the key `ready` ({ready})")),
+        (worker("command: a\nready: notify\nuser: x"), format!("5:3: worker.user: unknown key, expected one of {group}")),
+        (worker("command: a\nready: notify\ninstances: many"), "5:14: worker.instances: expected a number from 1 to 1000, found \"many\"".into()),
+        (worker("command: a\nready: notify\ninstances: 0"), "5:14: worker.instances: expected a number from 1 to 1000, found 0".into()),
+        (worker("command: a\nready: notify\ninstances: 1.5"), "5:14: worker.instances: expected a number from 1 to 1000, found 1.5".into()),
+        (worker("command: a\nready: notify\nstop_signal: SIGQUIT"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"SIGQUIT\" (did you mean `QUIT`?)")),
+        (worker("command: a\nready: notify\nstop_signal: KILL"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"KILL\"")),
+        // readiness
+        (worker("command: a\nready: now"), format!("4:10: worker.ready: expected {ready}, found \"now\"")),
+        (worker("command: a\nready: {http: x}"), "4:11: worker.ready.http: unknown key, expected one of file, after".into()),
+        (worker("command: a\nready: {}"), format!("4:10: worker.ready: expected one of {ready}")),
+        (worker("command: a\nready: {file: x.pid}"), "4:17: worker.ready.file: expected a path that begins with / or {run}/, found \"x.pid\"".into()),
+        (worker("command: a\nready: {after: 30s}"), "4:18: worker.ready.after: expected less than start_timeout, found \"30s\"".into()),
+        // sockets
+        (worker("command: a\nready: notify\nlisten: [x]"), "5:11: worker.listen: expected a map from names to addresses, or {inherit: VARIABLE}, found a list".into()),
+        (worker("command: a\nready: notify\nlisten: {a: \"tcp://x:1\"}"), format!("5:15: worker.listen.a: expected {address}, found \"tcp://x:1\" (write a numeric address and a port, like 127.0.0.1:80 or [::1]:80)")),
+        (worker("command: a\nready: notify\nlisten: {a: 80}"), format!("5:15: worker.listen.a: expected {address}, found 80 (write it in quotes)")),
+        (worker("command: a\nready: notify\nlisten: {A: \"tcp://[::]:1\"}"), "5:12: worker.listen.A: expected a socket name of 1 to 32 of a-z 0-9 -".into()),
+        (worker("command: a\nready: notify\nlisten: {a: \"tcp://[::]:1\", b: \"tcp://[::]:1\"}"), "5:34: worker.listen.b: expected an address of its own, found that of `a`".into()),
+        (worker("command: a\nready: notify\nlisten: {a: \"tcp://[::]:1\", inherit: X}"), "5:31: worker.listen.inherit: expected `inherit` alone: the program binds all of its sockets".into()),
+        (worker("command: a\nready: notify\nlisten: {inherit: LISTEN_FDS}"), "5:21: worker.listen.inherit: expected a variable that pointsman does not set itself, found \"LISTEN_FDS\"".into()),
+        // the environment
+        (worker("command: a\nready: notify\nenv: {1A: x}"), "5:9: worker.env.1A: expected a variable of letters, digits and _, found \"1A\"".into()),
+        (worker("command: a\nready: notify\nenv: {NOTIFY_SOCKET: x}"), "5:9: worker.env.NOTIFY_SOCKET: expected a variable that pointsman does not set itself, found \"NOTIFY_SOCKET\"".into()),
+        (worker("command: a\nready: notify\nenv: {PORT: 80}"), "5:15: worker.env.PORT: expected text, found 80 (write it in quotes)".into()),
+        (worker("command: a\nready: notify\nenv: {A: \"x\\0y\"}"), "5:12: worker.env.A: expected text without NUL characters".into()),
+        (worker("command: a\nready: notify\nlisten: {inherit: A}\nenv: {A: x}"), "6:9: worker.env.A: expected another variable: `listen` inherits the sockets in this one".into()),
+    ];
+    for (text, want) in cases {
+        assert_eq!(parse(&text).expect_err(&text), format!("p.yaml:{want}"), "in\n{text}");
+    }
+    let error =
+        Pipeline::parse(worker("command: a\nready: notify").as_bytes(), "p.yaml", "my_web").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "p.yaml:2:1: worker: the group would be named \"my_web\" after the service, and a name has 1 to 32 of a-z 0-9 -: write `workers:` with a name"
+    );
+}
+
+#[test]
+fn p13_the_loaded_key_is_of_everything_that_goes_in() {
+    use super::super::{Class, Entry, Node};
+    let file = |path: &str, text: &str| {
+        let hash = ContentHash::of(text.as_bytes());
+        let node = Node::File { class: Class::Public, executable: false, len: 1, hash };
+        Entry { path: RelPath::new(path).unwrap(), node }
+    };
+    let key = |text: &str, files: &[(&str, &'static str)], program: &[u8]| {
+        let manifest = Manifest::new(files.iter().map(|(path, text)| file(path, text))).unwrap();
+        let mut read = |path: &RelPath| {
+            let found = files.iter().find(|(name, _)| *name == path.as_str()).unwrap();
+            Ok::<_, std::convert::Infallible>(found.1.as_bytes().to_vec())
+        };
+        parse(text).unwrap().loaded_key(&manifest, ContentHash::of(program), &mut read).unwrap()
+    };
+    let some = "version: 1\nloader: {command: \"load {loaded}\", if_changed: [\"a\", \"b.yaml#/x\"]}\n";
+    let all = "version: 1\nloader: {command: \"load {loaded}\"}\n";
+    let files = [("a", "1"), ("b.yaml", "x: 1\ny: 1"), ("c", "1")];
+    let one = key(some, &files, b"program").unwrap();
+    let changed = |at: usize, text: &'static str| {
+        let mut files = files;
+        files[at].1 = text;
+        files
+    };
+    assert_eq!(one, key(some, &changed(2, "2"), b"program").unwrap());
+    assert_eq!(one, key(some, &changed(1, "y: 2 # new\nx: 1"), b"program").unwrap());
+    assert_ne!(one, key(some, &changed(1, "x: 2"), b"program").unwrap());
+    assert_ne!(one, key(some, &changed(0, "2"), b"program").unwrap());
+    assert_ne!(one, key(some, &files, b"another").unwrap());
+    assert_ne!(one, key(&some.replace("load ", "load -v "), &files, b"program").unwrap());
+    assert_ne!(one, key(&format!("{some}mount: /etc/x\n"), &files, b"program").unwrap());
+    assert_eq!(one, key(&format!("{some}check: a\n"), &files, b"program").unwrap());
+    assert_ne!(key(all, &files, b"p"), key(all, &changed(2, "2"), b"p"));
+    assert_eq!(key("version: 1", &files, b"p"), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn p4_no_mutation_makes_the_reader_panic(
+        at in 0_usize..1000,
+        cut in 0_usize..12,
+        with in "[a-z0-9{}\\[\\]:,\"'&*!|>#~\n -]{0,6}",
+    ) {
+        let mut bytes = RESOLVER.as_bytes().to_vec();
+        let at = at.min(bytes.len());
+        let end = (at + cut).min(bytes.len());
+        bytes.splice(at..end, with.into_bytes());
+        bytes.splice(0..0, *b"#\n");
+        if let Err(error) = Pipeline::parse(&bytes, "p.yaml", "web") {
+            let text = String::from_utf8_lossy(&bytes);
+            prop_assert!(error.line >= 1 && error.line <= text.matches('\n').count() + 2, "{}", error);
+            prop_assert!(error.column >= 1 && !error.message.is_empty(), "{}", error);
+            if !error.path.is_empty() {
+                // a place that was looked for was found, not made up
+                prop_assert!(error.line > 1, "{} in {}", error, text);
+            }
+        }
+    }
+}
