@@ -384,6 +384,29 @@ fn s7_a_tampered_file_is_not_linked() {
 }
 
 #[test]
+fn s4_pushing_a_damaged_generation_again_makes_it_whole() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a/x", "right");
+    let id = sandbox.push("a").id;
+    sandbox.writer().swing(Some(id)).unwrap();
+    // as a bad disk does it: neither times nor mode tell
+    let stored = sandbox.store().tree_path(id).join("x");
+    let modified = fs::metadata(&stored).unwrap().modified().unwrap();
+    chmod(&stored, 0o644);
+    fs::write(&stored, "wrong").unwrap();
+    fs::File::options().append(true).open(&stored).unwrap().set_modified(modified).unwrap();
+    chmod(&stored, 0o444);
+    assert!(sandbox.store().check_intact(id).is_err());
+    let pushed = sandbox.push("a");
+    assert_eq!((pushed.id, pushed.changed, pushed.repaired), (id, false, true));
+    assert_eq!(fs::read(sandbox.path("store/current/x")).unwrap(), b"right");
+    assert!(sandbox.store().verify(None).unwrap().is_empty());
+    assert_eq!(sandbox.store().list().unwrap().len(), 1);
+    assert!(names(&sandbox.path("store/tmp")).is_empty());
+    assert!(!sandbox.push("a").repaired);
+}
+
+#[test]
 fn s8_leftovers_of_crashes_are_removed_and_what_is_held_stays() {
     let sandbox = Sandbox::new();
     let writer = sandbox.writer();

@@ -377,6 +377,13 @@ impl Dir {
             .map_err(|e| to.error("rename into place", name, e))
     }
 
+    /// Lets `from` and `name` in `to` change places, in one step.
+    pub fn exchange(&self, from: impl AsRef<Path>, to: &Dir, name: impl AsRef<Path>) -> Result<(), FsError> {
+        let name = name.as_ref();
+        rustix::fs::renameat_with(&self.fd, from.as_ref(), &to.fd, name, RenameFlags::EXCHANGE)
+            .map_err(|e| to.error("exchange", name, e))
+    }
+
     /// Removes the file or symlink `rel`.
     pub fn remove_file(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
         let rel = rel.as_ref();

@@ -34,6 +34,8 @@ pub struct Pushed {
     pub id: GenerationId,
     /// whether it was not there before
     pub changed: bool,
+    /// whether it was there, but damaged, and has been made whole from the source
+    pub repaired: bool,
     /// files, directories and links in it
     pub entries: usize,
     /// bytes in its files
@@ -113,10 +115,18 @@ impl PushError {
     }
 }
 
+/// A source read into a staging directory.
+struct Staged {
+    staging: Staging,
+    text: String,
+    pushed: Pushed,
+}
+
 impl Writer {
     /// Makes the directory `source` a generation: complete, durable and in the history after `Ok`. The
     /// same content gives the same id, whatever its times, owners and umask; where it is in the store
-    /// already, that is success and nothing changes.
+    /// already, that is success and nothing changes; a damaged one is replaced in one step by what its id
+    /// says it is.
     ///
     /// # Errors
     /// Nothing is in the store that was not before, except with [`PushError::NotInHistory`].
@@ -129,21 +139,72 @@ impl Writer {
 
         let parent_id = self.parent()?;
         let parent = parent_id.and_then(|id| self.link_source(id));
+        let bases = bases(source, &canonical, options.mount.as_deref());
+        let mut staged = self.stage(&from, &bases, &options, parent.as_ref())?;
+        let id = staged.pushed.id;
+        let pushed = staged.pushed;
+        let generations = self.part("generations").map_err(PushError::Store)?;
+        let name = id.to_string();
+        let there = generations.exists(&name).map_err(&io)?;
+        if there {
+            match self.check_intact(id) {
+                Ok(()) => {
+                    generations.sync().map_err(io)?; // another push may have renamed it just now
+                    return Ok(pushed);
+                }
+                Err(StoreError::Damaged(_)) => {
+                    // made anew from nothing but the source: what was linked may be what is damaged
+                    staged = self.stage(&from, &bases, &options, None)?;
+                    if staged.pushed.id != id {
+                        return Err(PushError::Changed { path: ".".to_owned() });
+                    }
+                }
+                Err(error) => return Err(PushError::Store(error)),
+            }
+        }
+
+        let record = PushRecord { parent: parent_id.filter(|parent| *parent != id), ..options.record };
+        let json = serde_json::to_string(&record).expect("records have string keys only") + "\n";
+        let staging = staged.staging;
+        write(staging.dir(), "manifest", staged.text.as_bytes()).map_err(&io)?;
+        write(staging.dir(), "push.json", json.as_bytes()).map_err(&io)?;
+        staging.dir().sync_file_system().map_err(&io)?;
+        let history = self.history_lock().map_err(&io)?;
+        if there {
+            staging.replace(&generations, &name).map_err(io)?;
+        } else if !staging.publish(&generations, &name).map_err(&io)? {
+            generations.sync().map_err(io)?;
+            return Ok(pushed);
+        }
+        self.remember(&history, &Record::of_push(id, &record))
+            .map_err(|source| PushError::NotInHistory { id, source })?;
+        Ok(Pushed { changed: !there, repaired: there, ..pushed })
+    }
+
+    /// Reads the source into a fresh staging directory; nothing of it is flushed or visible.
+    fn stage(
+        &self,
+        from: &Dir,
+        bases: &[String],
+        options: &PushOptions,
+        parent: Option<&Parent>,
+    ) -> Result<Staged, PushError> {
+        let io = PushError::io("write the generation");
         let staging = Staging::new(&self.root).map_err(&io)?;
         let tree = staging.dir().dir("tree").map_err(&io)?;
         let mut walk = Walk {
             limits: options.limits,
             copy_links: options.copy_links,
-            bases: bases(source, &canonical, options.mount.as_deref()),
+            bases,
             forbidden: self.forbidden().map_err(&io)?,
-            parent: parent.as_ref(),
+            parent,
             owner: fsx::effective_uid(),
             entries: Vec::new(),
             bytes: 0,
             buffer: Vec::new(),
             above: Vec::new(),
         };
-        walk.root(&from, &tree)?;
+        walk.root(from, &tree)?;
         let (entries, bytes) = (walk.entries.len(), walk.bytes);
         let manifest = Manifest::new(walk.entries).expect("a walk meets each path once, its directory first");
         if let Some((path, target)) = links::first_leaving(&manifest) {
@@ -152,27 +213,8 @@ impl Writer {
         }
         let text = manifest.text();
         let id = GenerationId::of(text.as_bytes());
-        let pushed = |changed| Pushed { id, changed, entries, bytes };
-        let generations = self.part("generations").map_err(PushError::Store)?;
-        let name = id.to_string();
-        if generations.exists(&name).map_err(&io)? {
-            generations.sync().map_err(io)?; // another push may have renamed it just now
-            return Ok(pushed(false));
-        }
-
-        let record = PushRecord { parent: parent_id, ..options.record };
-        let json = serde_json::to_string(&record).expect("records have string keys only") + "\n";
-        write(staging.dir(), "manifest", text.as_bytes()).map_err(&io)?;
-        write(staging.dir(), "push.json", json.as_bytes()).map_err(&io)?;
-        staging.dir().sync_file_system().map_err(&io)?;
-        let history = self.history_lock().map_err(&io)?;
-        if !staging.publish(&generations, &name).map_err(&io)? {
-            generations.sync().map_err(io)?;
-            return Ok(pushed(false));
-        }
-        self.remember(&history, &Record::of_push(id, &record))
-            .map_err(|source| PushError::NotInHistory { id, source })?;
-        Ok(pushed(true))
+        let pushed = Pushed { id, changed: false, repaired: false, entries, bytes };
+        Ok(Staged { staging, text, pushed })
     }
 
     /// The generation to link against: in force, else the latest.

@@ -75,7 +75,7 @@ pub(super) struct Walk<'a> {
     pub(super) limits: Limits,
     pub(super) copy_links: bool,
     /// absolute prefixes that mean the root
-    pub(super) bases: Vec<String>,
+    pub(super) bases: &'a [String],
     /// directories that must not be walked into: the store and its run directory
     pub(super) forbidden: Vec<(u64, u64)>,
     pub(super) parent: Option<&'a Parent>,
@@ -183,7 +183,7 @@ impl Walk<'_> {
         let Some(target) = target.to_str().filter(|text| !text.chars().any(char::is_control)) else {
             return Err(refused(&path, Refusal::LinkText));
         };
-        match links::judge(&path, place.floor, target, &self.bases) {
+        match links::judge(&path, place.floor, target, self.bases) {
             Judgement::Keep(text) => {
                 to.symlink(&text, name).map_err(PushError::io("write the generation"))?;
                 return self.add(path, Node::Link { target: text });

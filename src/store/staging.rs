@@ -63,6 +63,16 @@ impl Staging {
             Err(error) => Err(error),
         }
     }
+
+    /// Takes the place of `name` in `to`, durably, in one step; what was there is removed.
+    pub(super) fn replace(mut self, to: &Dir, name: &str) -> Result<(), FsError> {
+        self.tmp.exchange(&self.name, to, name)?;
+        self.lock = None;
+        to.sync()?;
+        // a failure leaves garbage, which the next writer removes
+        let _ = self.tmp.remove_tree(&self.name);
+        Ok(())
+    }
 }
 
 impl Drop for Staging {
