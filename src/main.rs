@@ -1,30 +1,20 @@
 //! Arguments in, exit code out.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pointsman::supervise::{exec, holder, supervisor};
+use pointsman::cli::{self, Environment};
 
+#[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let ["__exec", fd] = arguments[..] {
-        return ExitCode::from(exec::run(fd.parse().unwrap_or(-1)).report());
-    }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let done = match arguments[..] {
-        ["holder", "--run", run] => holder::run(Path::new(run)).map(drop),
-        ["supervisor", "--run", run] => {
-            let program = std::env::current_exe().unwrap_or_default();
-            supervisor::run(&supervisor::Config { run: PathBuf::from(run), program })
-        }
-        _ => return ExitCode::from(2),
+    let environment = Environment {
+        service: std::env::var("POINTSMAN_SERVICE").ok().filter(|name| !name.is_empty()),
+        home: std::env::var_os("HOME").map(Into::into),
+        state_home: std::env::var_os("XDG_STATE_HOME").map(Into::into),
+        config_home: std::env::var_os("XDG_CONFIG_HOME").map(Into::into),
+        runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(Into::into),
+        sudo_user: std::env::var("SUDO_USER").ok(),
+        ssh_connection: std::env::var("SSH_CONNECTION").ok(),
+        program: std::env::current_exe().ok(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    ExitCode::from(cli::run(std::env::args_os(), &environment))
 }

@@ -1,1 +1,81 @@
-//! placeholder
+//! Flags, one file per command, text and JSON output, exit codes.
+
+mod activate;
+mod args;
+mod check;
+mod daemons;
+mod exec;
+mod exit;
+mod init;
+mod inspect;
+mod list;
+mod output;
+mod place;
+mod push;
+mod status;
+mod tag;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+pub use place::Environment;
+
+use args::{Args, Command};
+use exit::{Exit, Failure};
+use output::Output;
+
+/// Runs the command that `arguments` name, and gives the exit code.
+///
+/// Results go to stdout, talk to stderr. The codes are those of DESIGN: 0 done, 1 failed, 2 usage, 3 no such
+/// generation, 4 store damaged, 5 try again, 6 stuck, 7 refused before anything ran.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> u8 {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            // help and version are errors to clap, and go to stdout with status 0
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 };
+        }
+    };
+    if let Command::ExecSpec { descriptor } = args.command {
+        return daemons::exec(descriptor);
+    }
+    // a reader that goes away (`| head`) ends the output, not the work
+    let mut output = Output::new(args.json);
+    match dispatch(args, environment, &mut output) {
+        Ok(exit) => exit as u8,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit as u8
+        }
+    }
+}
+
+fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Result<Exit, Failure> {
+    let place = || place::resolve(args.service.as_deref(), args.store.as_deref(), environment);
+    let open = || place::open(place()?);
+    match args.command {
+        Command::Init(flags) => init::run(&flags, &place()?, output),
+        Command::Push(flags) => push::run(&flags, &open()?, environment, output),
+        Command::Deploy(flags) => activate::deploy(&flags, &open()?, environment, output),
+        Command::Activate(flags) => activate::activate(&flags, &open()?, environment, output),
+        Command::Rollback(flags) => activate::rollback(&flags, &open()?, environment, output),
+        Command::Check { target } => check::run(&target, &open()?, output),
+        Command::Status => match (&args.service, &args.store, &environment.service) {
+            (None, None, None) => status::all(environment, output),
+            _ => status::run(&open()?, output),
+        },
+        Command::History { limit } => list::history(&open()?, limit, output),
+        Command::List { limit } => list::generations(&open()?, limit, output),
+        Command::Show { what } => inspect::show(&what, &open()?, output),
+        Command::Path { reference } => inspect::path(&reference, &open()?, output),
+        Command::Verify { reference } => inspect::verify(reference.as_deref(), &open()?, output),
+        Command::Tag(flags) => tag::run(&flags, &open()?, output),
+        Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),
+        Command::Manager => daemons::manager(&open()?),
+        Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),
+        Command::ExecSpec { .. } => unreachable!("it has become another program"),
+        Command::Holder { run } => daemons::holder(run.as_deref(), place),
+    }
+}

@@ -60,3 +60,23 @@ pub fn cut(file: &fs_err::File, len: u64) -> Result<(), FsError> {
 pub fn canonical(path: &Path) -> Result<PathBuf, FsError> {
     std::fs::canonicalize(path).map_err(|e| FsError::new("resolve", path, e))
 }
+
+/// Reads the file at `path` piece by piece.
+pub fn read_chunks(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), FsError> {
+    let error = |e| FsError::new("read", path, e);
+    let mut file = std::fs::File::open(path).map_err(error)?;
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => each(&buffer[..length]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(error(e)),
+        }
+    }
+}
+
+/// `path` made absolute by its text alone: no symlink is looked at.
+pub fn absolute(path: &Path) -> Result<PathBuf, FsError> {
+    std::path::absolute(path).map_err(|e| FsError::new("resolve", path, e))
+}

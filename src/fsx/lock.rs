@@ -15,6 +15,13 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Leaves the lock to the program that this process becomes; that holds it as long as it lives.
+    pub fn keep_across_exec(self) -> Result<(), FsError> {
+        let kept = rustix::io::fcntl_setfd(&self._fd, rustix::io::FdFlags::empty());
+        std::mem::forget(self);
+        kept.map_err(|e| FsError::new("keep", "lock", e))
+    }
+
     /// Waits for the exclusive lock on `name` in `dir`, a 0600 file made where it is not there.
     pub fn exclusive(dir: &Dir, name: &str) -> Result<Lock, FsError> {
         Ok(take(dir, name, FlockOperation::LockExclusive)?.expect("a blocking lock is taken or fails"))

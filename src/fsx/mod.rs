@@ -9,7 +9,9 @@ mod file;
 mod lock;
 
 pub use dir::{Dir, EntryKind, Meta};
-pub use file::{append, append_durable, canonical, cut, read_from, read_path, read_tail};
+pub use file::{
+    absolute, append, append_durable, canonical, cut, read_chunks, read_from, read_path, read_tail,
+};
 pub use lock::Lock;
 
 use std::io;

@@ -1,1 +1,26 @@
-//! placeholder
+//! The only loop: events and observations in, [`crate::activation::step`], actions out, outcomes written.
+//!
+//! The manager introduces the rooms that do not know each other: it gathers facts from the store and
+//! the supervisor, lets `activation` decide, and carries the decisions out. It owns no truth: killed at
+//! any time, the next one reads the event's marks and goes on.
+
+pub mod clock;
+
+mod check;
+mod daemon;
+mod engine;
+mod facts;
+mod launch;
+mod outside;
+mod request;
+mod service;
+mod status;
+mod wake;
+
+pub use check::{CheckReport, CheckTarget, check};
+pub use daemon::run as run_manager;
+pub use engine::Progress;
+pub use facts::{PipelineSource, plan_for};
+pub use request::{Draft, rollback_target, submit};
+pub use service::{ManagerError, PIPELINE_FILE, Place, Service};
+pub use status::{ActivationReport, ManagerReport, StatusReport, report as status};

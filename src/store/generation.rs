@@ -15,7 +15,7 @@ pub(super) const LARGEST_MANIFEST: u64 = 1 << 30;
 const LARGEST_FILE: u64 = 256 << 20;
 
 /// One generation as a list shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Listed {
     /// its id
     pub id: GenerationId,

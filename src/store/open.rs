@@ -97,6 +97,16 @@ impl Store {
         self.root.path()
     }
 
+    /// The directory of events and outcomes, to be watched.
+    pub fn events_path(&self) -> PathBuf {
+        self.path().join("events")
+    }
+
+    /// The uid that the store belongs to.
+    pub fn owner(&self) -> Result<u32, StoreError> {
+        Ok(Meta::of_fd(&*self.root, self.path()).map_err(StoreError::io("look at the store"))?.uid)
+    }
+
     /// The run directory.
     pub fn run_path(&self) -> &Path {
         &self.run

@@ -28,7 +28,7 @@ pub struct PushOptions {
 }
 
 /// What a push came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Pushed {
     /// the generation that now is in the store
     pub id: GenerationId,

@@ -272,9 +272,11 @@ impl Crew {
 
     fn start(&mut self, n: u64) -> Result<(), String> {
         let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return Ok(()) };
-        self.lease().map_or(Ok(()), |missing| match spec.leases.iter().find(|path| missing.contains(path)) {
-            Some(path) => Err(format!("{} is not there or is being collected", path.display())),
-            None => Ok(()),
+        self.lease().map_or(Ok(()), |missing| {
+            match spec.leases.iter().find(|path| missing.contains(path)) {
+                Some(path) => Err(format!("{} is not there or is being collected", path.display())),
+                None => Ok(()),
+            }
         })?;
         let (keys, fds) = self.sockets_for(&spec)?;
         let directory = self.make_directory(n, &spec).map_err(|e| chain(&e))?;
@@ -311,7 +313,8 @@ impl Crew {
             (worker.pid, worker.started) = (Some(child.pid), Some(child.started));
             (worker.log_from, worker.sockets) = (log_from, keys);
         }
-        let told = self.save().map_err(|e| chain(&e)).and_then(|()| child.tell(&start).map_err(|e| e.to_string()));
+        let told =
+            self.save().map_err(|e| chain(&e)).and_then(|()| child.tell(&start).map_err(|e| e.to_string()));
         if let Err(why) = told {
             child.end();
             return Err(why);

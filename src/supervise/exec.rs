@@ -140,6 +140,20 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
     Ok(start)
 }
 
+/// Becomes the command `words` of an operator: with the environment and directory it has, but for
+/// `POINTSMAN_CONFIG`, and with `config` seen at `mount`. Returns only on failure.
+pub fn become_command(words: &[String], config: &Path, mount: Option<&Path>) -> ExecError {
+    if let Some(target) = mount
+        && let Err(error) = namespace::enter(config, target)
+    {
+        return error.into();
+    }
+    let Some((program, arguments)) = words.split_first() else {
+        return ExecError::Setup { what: "run nothing".to_owned(), why: "there is no command".to_owned() };
+    };
+    not_become(program, &Command::new(program).args(arguments).env("POINTSMAN_CONFIG", config).exec())
+}
+
 fn become_it(start: &Start) -> ExecError {
     let Some((program, arguments)) = start.argv.split_first() else {
         return ExecError::Unreadable { fd: 0, why: "there is no command".to_owned() };
@@ -149,8 +163,11 @@ fn become_it(start: &Start) -> ExecError {
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
     }
-    let error = command.exec();
-    let program = program.clone();
+    not_become(program, &command.exec())
+}
+
+fn not_become(program: &str, error: &std::io::Error) -> ExecError {
+    let program = program.to_owned();
     match error.kind() {
         std::io::ErrorKind::NotFound => ExecError::NotFound { program },
         _ => ExecError::NotRunnable { program, why: error.to_string() },

@@ -13,8 +13,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::Timeout;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketType,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -189,7 +189,11 @@ impl Holder {
         self.ask(&Request::Drop(name.to_owned()), None).map(drop)
     }
 
-    fn ask(&self, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<(Reply, Option<OwnedFd>), HolderError> {
+    fn ask(
+        &self,
+        request: &Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(Reply, Option<OwnedFd>), HolderError> {
         let bytes = serde_json::to_vec(request).expect("a request is plain text");
         let answer = send(&self.socket, &bytes, fd, SendFlags::empty())
             .and_then(|()| receive(&self.socket, RecvFlags::empty()))

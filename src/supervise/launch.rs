@@ -141,10 +141,12 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
         match after.split_once('}').filter(|(name, _)| !name.is_empty() && name.chars().all(word)) {
             Some((name, after)) => {
                 let value = lookup(name);
-                out.push_str(&value.ok_or_else(|| LaunchError::Unknown {
-                    text: text.to_owned(),
-                    name: name.to_owned(),
-                })?);
+                out.push_str(
+                    &value.ok_or_else(|| LaunchError::Unknown {
+                        text: text.to_owned(),
+                        name: name.to_owned(),
+                    })?,
+                );
                 rest = after;
             }
             None => {
@@ -176,7 +178,8 @@ mod tests {
     fn w2_words_and_environment_are_expanded() {
         let address = Address::Tcp("127.0.0.1:80".parse().unwrap());
         let given = Given { run: "/r/p/1", sockets: vec![("http", &address)], ..Given::default() };
-        let start = start(&launch(&["a", "{config}/x", "-S{fd:http}", "@{addr:http}", "{run}"]), &given).unwrap();
+        let start =
+            start(&launch(&["a", "{config}/x", "-S{fd:http}", "@{addr:http}", "{run}"]), &given).unwrap();
         assert_eq!(start.argv, ["a", "/g/tree/x", "-S3", "@127.0.0.1:80", "/r/p/1"]);
         assert_eq!(start.env["LISTEN"], "3;");
         assert_eq!(start.env["LISTEN_FDNAMES"], "http");

@@ -55,5 +55,8 @@ pub(super) fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
 /// Who listens at `name` in `dir`, as far as can be told: for messages.
 pub(super) fn holder_of(dir: &Dir, name: &str, kind: SocketType) -> String {
     let peer = connect(dir, name, kind).and_then(rustix::net::sockopt::socket_peercred);
-    peer.map_or_else(|_| "another process".to_owned(), |peer| format!("process {}", peer.pid.as_raw_nonzero()))
+    peer.map_or_else(
+        |_| "another process".to_owned(),
+        |peer| format!("process {}", peer.pid.as_raw_nonzero()),
+    )
 }

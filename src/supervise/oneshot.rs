@@ -139,8 +139,7 @@ enum Outcome {
 
 fn wait(child: &OwnedFd, cancel: &Cancel, deadline: std::time::Instant) -> Outcome {
     loop {
-        let mut fds =
-            [PollFd::new(child, PollFlags::IN), PollFd::new(&*cancel.event, PollFlags::IN)];
+        let mut fds = [PollFd::new(child, PollFlags::IN), PollFd::new(&*cancel.event, PollFlags::IN)];
         let left = clock::until(deadline);
         let _ = rustix::event::poll(&mut fds, Some(&process::timespec(left)));
         if !fds[0].revents().is_empty() {

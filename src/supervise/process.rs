@@ -50,6 +50,11 @@ pub(super) struct Stat {
     pub(super) started: u64,
 }
 
+/// When the living process `pid` started, in clock ticks since boot: with the pid, which process it is.
+pub fn start_of(pid: u32) -> Option<u64> {
+    stat(pid).filter(|stat| !matches!(stat.state, 'Z' | 'X')).map(|stat| stat.started)
+}
+
 /// The facts about process `pid`, zombies included; `None` where there is none.
 pub(super) fn stat(pid: u32) -> Option<Stat> {
     let text = crate::fsx::read_path(Path::new(&format!("/proc/{pid}/stat")), 4096).ok()?;

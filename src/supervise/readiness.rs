@@ -62,7 +62,9 @@ impl NotifySocket {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let received = rustix::net::recvmsg(&self.socket, &mut slices, &mut control, flags).ok()?;
         let sender = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_nonzero().get().unsigned_abs()),
+            RecvAncillaryMessage::ScmCredentials(sender) => {
+                Some(sender.pid.as_raw_nonzero().get().unsigned_abs())
+            }
             _ => None,
         });
         Some(parse(sender.unwrap_or(0), &bytes[..received.bytes.min(4096)]))
@@ -99,8 +101,7 @@ impl FileMark {
 
     /// Whether `path` holds something that was not there when this mark was taken.
     pub(super) fn is_passed(self, path: &Path) -> bool {
-        Meta::of_path(path)
-            .is_ok_and(|meta| meta.len > 0 && self.0 != Some((meta.identity, meta.changed)))
+        Meta::of_path(path).is_ok_and(|meta| meta.len > 0 && self.0 != Some((meta.identity, meta.changed)))
     }
 }
 

@@ -274,9 +274,7 @@ impl Table {
                 accepted.worker = None;
                 acts.push(Act::Tell(match accepted.awaited.take() {
                     Some(event) => News::Failed { slot: slot.clone(), event, generation, why },
-                    None => {
-                        News::Exited { slot: slot.clone(), event: accepted.event, generation, why }
-                    }
+                    None => News::Exited { slot: slot.clone(), event: accepted.event, generation, why },
                 }));
                 acts.push(Act::Restart(slot, delay));
             }
@@ -379,31 +377,37 @@ impl Table {
                 (_, true) => WorkerState::Ready,
                 (_, false) => WorkerState::Starting,
             };
-            all.push((*n, WorkerReport {
-                slot: worker.spec.slot.clone(),
-                pid: worker.pid,
-                started: worker.started,
-                generation: worker.spec.generation,
-                loaded: worker.spec.loaded,
-                state,
-                accepted: worker.role == Role::Accepted,
-                exits: place.map_or(0, |place| place.exits),
-                note: note.clone(),
-            }));
+            all.push((
+                *n,
+                WorkerReport {
+                    slot: worker.spec.slot.clone(),
+                    pid: worker.pid,
+                    started: worker.started,
+                    generation: worker.spec.generation,
+                    loaded: worker.spec.loaded,
+                    state,
+                    accepted: worker.role == Role::Accepted,
+                    exits: place.map_or(0, |place| place.exits),
+                    note: note.clone(),
+                },
+            ));
         }
         for (slot, place) in &self.places {
             let Some(accepted) = place.accepted.as_ref().filter(|a| a.worker.is_none()) else { continue };
-            all.push((0, WorkerReport {
-                slot: slot.clone(),
-                pid: None,
-                started: None,
-                generation: accepted.spec.generation,
-                loaded: accepted.spec.loaded,
-                state: WorkerState::Failed,
-                accepted: true,
-                exits: place.exits,
-                note: place.note.clone(),
-            }));
+            all.push((
+                0,
+                WorkerReport {
+                    slot: slot.clone(),
+                    pid: None,
+                    started: None,
+                    generation: accepted.spec.generation,
+                    loaded: accepted.spec.loaded,
+                    state: WorkerState::Failed,
+                    accepted: true,
+                    exits: place.exits,
+                    note: place.note.clone(),
+                },
+            ));
         }
         all.sort_by(|(a, x), (b, y)| (&x.slot, a).cmp(&(&y.slot, b)));
         all.into_iter().map(|(_, report)| report).collect()
@@ -411,20 +415,23 @@ impl Table {
 
     fn add(&mut self, event: u64, spec: WorkerSpec, role: Role) -> u64 {
         self.counter += 1;
-        self.workers.insert(self.counter, Worker {
-            event,
-            spec,
-            role,
-            ready: false,
-            kill: false,
-            told: false,
-            verdict: None,
-            pid: None,
-            started: None,
-            log_from: 0,
-            sockets: Vec::new(),
-            note: String::new(),
-        });
+        self.workers.insert(
+            self.counter,
+            Worker {
+                event,
+                spec,
+                role,
+                ready: false,
+                kill: false,
+                told: false,
+                verdict: None,
+                pid: None,
+                started: None,
+                log_from: 0,
+                sockets: Vec::new(),
+                note: String::new(),
+            },
+        );
         self.counter
     }
 

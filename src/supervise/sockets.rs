@@ -53,14 +53,17 @@ impl Sockets {
     }
 
     /// Binds what of `listen` is not held yet. The keys it was given, in the order of names.
-    pub(super) fn ensure(&mut self, listen: &Listen, holder: Option<&Holder>) -> Result<Vec<String>, SocketError> {
+    pub(super) fn ensure(
+        &mut self,
+        listen: &Listen,
+        holder: Option<&Holder>,
+    ) -> Result<Vec<String>, SocketError> {
         let Listen::Sockets(sockets) = listen else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
         for address in sockets.values() {
             let key = text(address);
             if !self.held.contains_key(&key) {
-                let fd = bind(address)
-                    .map_err(|why| SocketError::Bind { address: key.clone(), why })?;
+                let fd = bind(address).map_err(|why| SocketError::Bind { address: key.clone(), why })?;
                 tracing::info!(address = key, "listens");
                 self.keep(key.clone(), fd, holder);
             }
@@ -101,7 +104,8 @@ impl Sockets {
             let prefix = inherit_prefix(group);
             let mut key = format!("{prefix}{address}");
             let mut same = None;
-            for (known, held) in self.held.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix)) {
+            for (known, held) in self.held.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix))
+            {
                 if cookie.is_some() && sockopt::socket_cookie(held).ok() == cookie {
                     same = Some(known.clone());
                 }
@@ -221,12 +225,15 @@ fn bind_unix(path: &Path) -> Result<OwnedFd, String> {
 /// Every listening socket among the descriptors of process `pid`, with its address.
 fn listening(pid: u32, pidfd: &OwnedFd) -> Result<Vec<(String, OwnedFd)>, SocketError> {
     let refused = |why: String| SocketError::Take { pid, why };
-    let table = Dir::open(Path::new(&format!("/proc/{pid}/fd"))).map_err(|e| refused(e.kind().to_string()))?;
+    let table =
+        Dir::open(Path::new(&format!("/proc/{pid}/fd"))).map_err(|e| refused(e.kind().to_string()))?;
     let mut found = Vec::new();
     for name in table.names().map_err(|e| refused(e.kind().to_string()))? {
         let target = table.read_link(&name).unwrap_or_default();
         let number = name.to_str().and_then(|name| name.parse().ok());
-        let Some(number) = number.filter(|_| target.to_string_lossy().starts_with("socket:")) else { continue };
+        let Some(number) = number.filter(|_| target.to_string_lossy().starts_with("socket:")) else {
+            continue;
+        };
         let fd = match rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()) {
             Ok(fd) => fd,
             Err(Errno::BADF) => continue, // closed meanwhile

@@ -43,7 +43,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     // links and names in it are told to workers, which start elsewhere: from here on it is absolute
     let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(&run)), Vec::new())
         .map_err(|e| system("find the path of the run directory", e))?;
-    let path = PathBuf::from(path.into_string().map_err(|e| system("read the path of the run directory", e))?);
+    let path =
+        PathBuf::from(path.into_string().map_err(|e| system("read the path of the run directory", e))?);
     let run = Dir::open(&path)?;
     Dir::create_all(&path.join("log"), 0o755)?;
     let signals = signals()?;

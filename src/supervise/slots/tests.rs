@@ -77,7 +77,9 @@ fn w12_crashes_are_answered_at_once_then_slower_up_to_thirty_seconds() {
     let mut delays = Vec::new();
     for _ in 0..8 {
         let acts = table.gone(n, "x".into(), Duration::from_secs(1));
-        let [Act::Tell(News::Exited { .. }), Act::Restart(slot, delay)] = &acts[..] else { panic!("{acts:?}") };
+        let [Act::Tell(News::Exited { .. }), Act::Restart(slot, delay)] = &acts[..] else {
+            panic!("{acts:?}")
+        };
         delays.push(delay.as_secs());
         let acts = table.restart(slot);
         let [Act::Start(next)] = acts[..] else { panic!("{acts:?}") };

@@ -1,0 +1,60 @@
+//! `pointsman manager`, `supervisor`, `holder` and `__exec`
+
+use std::path::{Path, PathBuf};
+
+use crate::manager::{Place, Service, run_manager};
+use crate::supervise;
+
+use super::exit::{Exit, Failure};
+use super::place::Environment;
+
+pub(super) fn manager(service: &Service) -> Result<Exit, Failure> {
+    log();
+    run_manager(service)?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn supervisor(
+    run: Option<&Path>,
+    place: impl FnOnce() -> Result<Place, Failure>,
+    environment: &Environment,
+) -> Result<Exit, Failure> {
+    log();
+    let run = run_directory(run, place)?;
+    let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
+    let config = supervise::supervisor::Config { run, program };
+    supervise::supervisor::run(&config).map_err(|e| Failure::new(Exit::Busy, e))?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn holder(
+    run: Option<&Path>,
+    place: impl FnOnce() -> Result<Place, Failure>,
+) -> Result<Exit, Failure> {
+    log();
+    let run = run_directory(run, place)?;
+    supervise::holder::run(&run).map_err(|e| Failure::new(Exit::Busy, e))?;
+    Ok(Exit::Done)
+}
+
+fn run_directory(
+    run: Option<&Path>,
+    place: impl FnOnce() -> Result<Place, Failure>,
+) -> Result<PathBuf, Failure> {
+    match run {
+        Some(run) => Ok(run.to_owned()),
+        None => Ok(super::place::open(place()?)?.place.run),
+    }
+}
+
+/// Becomes what the descriptor describes; the status is what shells use for a program that did not start.
+pub(super) fn exec(descriptor: i32) -> u8 {
+    supervise::exec::run(descriptor).report()
+}
+
+/// The daemons talk on stderr, a line each.
+fn log() {
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colour);
+    let _ = log.try_init();
+}

@@ -1,0 +1,96 @@
+//! `pointsman show`, `path` and `verify`
+
+use serde_json::json;
+
+use crate::manager::Service;
+use crate::model::{Class, GenerationId, Node, Reference, RelPath};
+
+use super::exit::{Exit, Failure};
+use super::output::Output;
+
+/// The generation that a person means.
+pub(super) fn resolve(service: &Service, text: &str) -> Result<GenerationId, Failure> {
+    let reference: Reference = text.parse().map_err(|e| Failure::new(Exit::NoSuch, e))?;
+    Ok(service.store.resolve(&reference)?)
+}
+
+pub(super) fn show(what: &str, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
+    if let Some((reference, path)) = what.split_once(':') {
+        let id = resolve(service, reference)?;
+        let path = RelPath::new(path)
+            .map_err(|e| Failure::usage(format!("`{path}` is no path in a generation: {e}")))?;
+        let content = service.store.read_file(id, &path)?;
+        output.bytes(&content);
+        return Ok(Exit::Done);
+    }
+    let id = resolve(service, what)?;
+    let info = service.store.show(id)?;
+    let entries: Vec<(String, &RelPath)> =
+        info.manifest.iter().map(|(path, node)| (describe(node), path)).collect();
+    if output.is_json() {
+        let files: Vec<_> = entries.iter().map(|(node, path)| json!({ "path": path, "is": node })).collect();
+        output.object(&json!({ "id": id, "push": info.record, "tags": info.listed.tags, "entries": files }));
+        return Ok(Exit::Done);
+    }
+    output.line(format!("generation {id}"));
+    output.line(format!("pushed     {} by {} from {}", info.record.at, info.record.by, info.record.source));
+    if let Some(message) = &info.record.message {
+        output.line(format!("message    {message}"));
+    }
+    if let Some(parent) = info.record.parent {
+        output.line(format!("parent     {parent}"));
+    }
+    for tag in &info.listed.tags {
+        output.line(format!("tag        {tag}"));
+    }
+    output.line(format!("content    {} entries, {} bytes", info.manifest.len(), info.manifest.bytes()));
+    for (node, path) in entries {
+        output.line(format!("  {node:<24} {path}"));
+    }
+    Ok(Exit::Done)
+}
+
+fn describe(node: &Node) -> String {
+    match node {
+        Node::Dir => "dir".to_owned(),
+        Node::Link { target } => format!("link to {target}"),
+        Node::File { class, executable, len, .. } => {
+            let class = match class {
+                Class::Public => "public",
+                Class::Private => "private",
+            };
+            format!("{class}{} {len}", if *executable { "+x" } else { "" })
+        }
+    }
+}
+
+pub(super) fn path(reference: &str, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
+    let id = resolve(service, reference)?;
+    let path = service.store.tree_path(id);
+    if output.is_json() {
+        output.object(&json!({ "id": id, "path": path }));
+    } else {
+        output.line(path.display().to_string());
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn verify(
+    reference: Option<&str>,
+    service: &Service,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let id = reference.map(|reference| resolve(service, reference)).transpose()?;
+    let damage = service.store.verify(id)?;
+    if output.is_json() {
+        output.object(&json!({ "ok": damage.is_empty(), "damage": damage }));
+    } else if damage.is_empty() {
+        output.line("ok");
+    } else {
+        for damage in &damage {
+            output.line(damage.to_string());
+        }
+        output.talk("push the content again from an intact copy under another id, and activate that");
+    }
+    Ok(if damage.is_empty() { Exit::Done } else { Exit::Damaged })
+}

@@ -1,0 +1,94 @@
+//! `pointsman manager`: the engine that stays.
+
+use crate::fsx::Dir;
+use crate::model::{Actor, Request};
+use crate::store::{EventDraft, Writer};
+use crate::supervise::client::{Client, start_detached};
+use crate::supervise::process_start;
+
+use super::engine::Engine;
+use super::facts::launchable;
+use super::outside::chain;
+use super::status::{MANAGER_FILE, ManagerReport, workers};
+use super::wake::{Wake, Woken};
+use super::{ManagerError, Service, clock};
+
+/// Runs until INT or TERM: takes up what a predecessor left, brings the service up where nothing of it
+/// runs, then carries out events as they come. Where everything is well it touches nothing. The workers
+/// outlive it in any case.
+///
+/// Waits where another engine holds the lock.
+pub fn run(service: &Service) -> Result<(), ManagerError> {
+    let writer = service.store.writer(&service.boot)?;
+    let wake = Wake::on(&service.store.events_path())?;
+    let _lock = match writer.engine_lock(false)? {
+        Some(lock) => lock,
+        None => {
+            tracing::info!("another manager or activation runs; waiting for it to end");
+            match writer.engine_lock(true)? {
+                Some(lock) => lock,
+                None => return Ok(()),
+            }
+        }
+    };
+    write_down(service)?;
+    let engine = Engine { service, writer: &writer, starts_supervisor: true };
+    if Client::connect(&service.place.run).is_err() {
+        start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
+        tracing::info!("started a supervisor, detached: it outlives this manager");
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    engine.run_pending(&mut |_, _| {})?;
+    if needs_cold_start(service)? {
+        request(service, &writer, Request::Start)?;
+    }
+    loop {
+        if let Err(error) = engine.run_pending(&mut |_, _| {}) {
+            // a change that cannot even be given a verdict must not end the manager: it is tried again
+            tracing::error!("{}", chain(&error));
+        }
+        match wake.wait(None) {
+            Woken::End => break,
+            Woken::Reload => request(service, &writer, Request::Activate)?,
+            Woken::Store | Woken::Time => {}
+        }
+    }
+    tracing::info!("asked to end; the workers serve on");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    Ok(())
+}
+
+/// Whether `current` has workers and not a single process of them is there.
+fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
+    let Some(current) = service.store.current()? else { return Ok(false) };
+    let manifest = service.store.manifest(current)?;
+    let (launchable, note) = launchable(service, current, &manifest)?;
+    if let Some(note) = note {
+        tracing::warn!("{note}");
+    }
+    let nothing_runs = workers(service).is_some_and(|workers| workers.is_empty());
+    Ok(nothing_runs && !launchable.pipeline.workers.is_empty())
+}
+
+/// Asks for something about what is in force, on the manager's own account.
+fn request(service: &Service, writer: &Writer, request: Request) -> Result<(), ManagerError> {
+    let Some(target) = service.store.current()? else { return Ok(()) };
+    writer.accept(EventDraft {
+        request,
+        target,
+        pointer_only: false,
+        force: false,
+        at: clock::now(),
+        boot: service.boot.clone(),
+        by: Actor { uid: service.store.owner()?, ..Actor::default() },
+    })?;
+    Ok(())
+}
+
+fn write_down(service: &Service) -> Result<(), ManagerError> {
+    let pid = std::process::id();
+    let report = ManagerReport { pid, started: process_start(pid).unwrap_or_default() };
+    let text = serde_json::to_vec(&report).expect("a plain record is JSON");
+    let run = Dir::open(&service.place.run).map_err(ManagerError::File)?;
+    run.replace_file(MANAGER_FILE, &text, 0o644).map_err(ManagerError::File)
+}

@@ -1,0 +1,179 @@
+//! Gathers the facts that a plan depends on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::activation::{Facts, LoaderFacts, Plan, Running, plan};
+use crate::fsx;
+use crate::model::placeholder::expand;
+use crate::model::{Command, ContentHash, Delta, GenerationId, LoadedKey, Manifest, Pipeline, Request, Slot};
+use crate::store::Store;
+use crate::supervise::{WorkerReport, WorkerState};
+
+use super::launch::Launchable;
+use super::{ManagerError, Service};
+
+pub use super::service::PipelineSource;
+
+/// What is asked, as far as a plan needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) request: Request,
+    pub(super) target: GenerationId,
+    /// what was in force before; of an interrupted activation: before it began
+    pub(super) from: Option<GenerationId>,
+    pub(super) pointer_only: bool,
+    pub(super) force: bool,
+}
+
+/// A plan and all that is needed to carry it out.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) target: Launchable,
+    /// the generation that a failure goes back to
+    pub(super) back: Option<Launchable>,
+    /// what to tell the operator about where the pipeline came from
+    pub(super) note: Option<String>,
+}
+
+/// The plan of an activation, for `--dry-run`: exactly what `activate` would do now.
+pub fn plan_for(
+    service: &Service,
+    request: Request,
+    target: GenerationId,
+    pointer_only: bool,
+    force: bool,
+) -> Result<(Plan, Option<String>), ManagerError> {
+    let from = service.store.current()?;
+    let wish = Wish { request, target, from, pointer_only, force };
+    let workers = super::status::workers(service).unwrap_or_default();
+    let prepared = prepare(service, &wish, &workers)?;
+    Ok((prepared.plan, prepared.note))
+}
+
+/// Gathers the facts and makes the plan.
+pub(super) fn prepare(
+    service: &Service,
+    wish: &Wish,
+    workers: &[WorkerReport],
+) -> Result<Prepared, ManagerError> {
+    let store = &service.store;
+    let manifest = store.manifest(wish.target)?;
+    let (target, note) = launchable(service, wish.target, &manifest)?;
+    let last_good = store.last_good()?;
+    let back = match wish.request {
+        Request::Start => last_good.filter(|good| *good != wish.target),
+        Request::Activate | Request::Rollback => wish.from,
+    };
+    let back = match back.filter(|_| !wish.pointer_only) {
+        Some(id) => Some(launchable(service, id, &store.manifest(id)?)?.0),
+        None => None,
+    };
+    let running = running(workers);
+    let mut changes = BTreeMap::new();
+    for generation in running.iter().map(|r| r.generation).collect::<BTreeSet<_>>() {
+        if generation != wish.target
+            && let Ok(old) = store.manifest(generation)
+        {
+            changes.insert(generation, Delta::between(&old, &manifest).to_string());
+        }
+    }
+    let pipeline = &target.pipeline;
+    let loader = match pipeline.loader.as_ref().zip(target.key) {
+        None => None,
+        Some((loader, key)) => Some(LoaderFacts {
+            key,
+            sealed: store.loaded_intact(key)?,
+            sections: loader.if_changed.len(),
+            timeout: loader.timeout,
+        }),
+    };
+    let limits = |launchable: &Launchable| -> BTreeMap<Slot, Duration> {
+        launchable.slots().map(|(slot, group)| (slot, group.start_timeout)).collect()
+    };
+    let back_slots = back.as_ref().map(limits).unwrap_or_default();
+    let facts = Facts {
+        request: wish.request,
+        target: wish.target,
+        from: wish.from,
+        current: store.current()?,
+        last_good,
+        pointer_only: wish.pointer_only,
+        force: wish.force,
+        loader,
+        checks: pipeline.checks.iter().map(ToString::to_string).collect(),
+        check_timeout: pipeline.check_timeout,
+        slots: limits(&target),
+        probation: pipeline.probation,
+        running,
+        changes,
+        back_limit: back_slots.values().max().copied().unwrap_or_default(),
+        back_slots: back_slots.into_keys().collect(),
+    };
+    Ok(Prepared { plan: plan(&facts), target, back, note })
+}
+
+/// A generation with its pipeline and its loader's key; and what to tell of where the pipeline came from.
+pub(super) fn launchable(
+    service: &Service,
+    id: GenerationId,
+    manifest: &Manifest,
+) -> Result<(Launchable, Option<String>), ManagerError> {
+    let chosen = service.pipeline(id)?;
+    let note = (chosen.source == PipelineSource::Ignored).then(|| service.ignored_pipeline());
+    let pipeline = chosen.pipeline.unwrap_or_else(Pipeline::pointer_only);
+    let key = loaded_key(&service.store, id, manifest, &pipeline)?;
+    Ok((Launchable { id, pipeline, key }, note))
+}
+
+/// The key of the loader's output; `None` where the pipeline has no loader.
+fn loaded_key(
+    store: &Store,
+    id: GenerationId,
+    manifest: &Manifest,
+    pipeline: &Pipeline,
+) -> Result<Option<LoadedKey>, ManagerError> {
+    let Some(loader) = &pipeline.loader else { return Ok(None) };
+    let mut program = blake3::Hasher::new();
+    // a program that is not there is refused later, by name
+    if let Some(path) = program_path(&loader.command, &store.tree_path(id)) {
+        let hash = |chunk: &[u8]| {
+            program.update(chunk);
+        };
+        fsx::read_chunks(&path, hash).map_err(ManagerError::File)?;
+    }
+    pipeline
+        .loaded_key(manifest, ContentHash::finish(&program), &mut |path| store.read_file(id, path))
+        .map_err(|error| ManagerError::Section(Box::new(error)))
+}
+
+/// Where programs are looked for: what workers get as `PATH`.
+const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// The file that `command` runs on the tree `config`; `None` where there is none.
+pub(super) fn program_path(command: &Command, config: &Path) -> Option<PathBuf> {
+    let lookup = |name: &str| (name == "config").then(|| config.display().to_string());
+    let program = expand(command.0.first()?, &lookup).ok()?;
+    let candidates: Vec<PathBuf> = match program.contains('/') {
+        true => vec![config.join(&program)],
+        false => PATH.iter().map(|dir| Path::new(dir).join(&program)).collect(),
+    };
+    candidates.into_iter().find(|path| {
+        fsx::Meta::of_path(path).is_ok_and(|meta| meta.kind == fsx::EntryKind::File && meta.mode & 0o111 != 0)
+    })
+}
+
+fn running(workers: &[WorkerReport]) -> Vec<Running> {
+    workers
+        .iter()
+        .filter(|worker| worker.accepted)
+        .map(|worker| Running {
+            slot: worker.slot.clone(),
+            generation: worker.generation,
+            loaded: worker.loaded,
+            ready: worker.state == WorkerState::Ready,
+        })
+        .collect()
+}

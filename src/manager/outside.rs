@@ -1,0 +1,331 @@
+//! Carries actions out: programs, the pointer, the supervisor. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use crate::activation::{Act, Observation};
+use crate::model::{Command, GenerationId, Slot};
+use crate::store::{Staging, Writer};
+use crate::supervise::client::{self, Client, Unreachable};
+use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
+use crate::supervise::{News, WorkerState};
+
+use super::facts::{Prepared, program_path};
+use super::{ManagerError, Service};
+
+/// What comes into the engine's loop.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// news for the machine
+    Seen(Observation),
+    /// the loader's output is there, to be sealed
+    Loaded { at: usize, staging: Staging },
+    /// the supervisor's news have ended: it is gone
+    SupervisorLost,
+}
+
+/// The outside of one activation.
+pub(super) struct Outside<'a> {
+    service: &'a Service,
+    writer: &'a Writer,
+    event: u64,
+    force: bool,
+    prepared: &'a Prepared,
+    inbox: Sender<Inbound>,
+    /// whether a missing supervisor may be started: the manager may, a caller may not
+    starts_supervisor: bool,
+    cancel: Option<Arc<Cancel>>,
+    /// asked of the supervisor and not answered yet
+    ensuring: Option<(Slot, GenerationId)>,
+}
+
+impl<'a> Outside<'a> {
+    pub(super) fn new(
+        service: &'a Service,
+        writer: &'a Writer,
+        event: u64,
+        force: bool,
+        prepared: &'a Prepared,
+        inbox: Sender<Inbound>,
+        starts_supervisor: bool,
+    ) -> Outside<'a> {
+        let (cancel, ensuring) = (None, None);
+        Outside { service, writer, event, force, prepared, inbox, starts_supervisor, cancel, ensuring }
+    }
+
+    /// Does step `at`; what comes of it is sent to the inbox.
+    pub(super) fn act(&mut self, at: usize) {
+        let result = match &self.prepared.plan.steps[at].act {
+            Act::Preflight => self.preflight(),
+            Act::Swing => self.swing(),
+            Act::Load => return self.load(at),
+            Act::Check(index) => return self.check(at, *index),
+            Act::Replace(_) | Act::Probation | Act::Remove(_) => {
+                unreachable!("the machine asks for these by actions of their own")
+            }
+        };
+        self.send(match result {
+            Ok(()) => Observation::Passed { at },
+            Err(why) => Observation::Failed { at, why },
+        });
+    }
+
+    fn send(&self, seen: Observation) {
+        // the loop that reads it owns us: it is there
+        let _ = self.inbox.send(Inbound::Seen(seen));
+    }
+
+    /// What can be refused before anything runs.
+    fn preflight(&self) -> Result<(), String> {
+        let store = &self.service.store;
+        let target = &self.prepared.target;
+        store.check_intact(target.id).map_err(|e| chain(&e))?;
+        let pipeline = &target.pipeline;
+        let mut commands: Vec<(String, &Command)> = Vec::new();
+        commands.extend(pipeline.loader.iter().map(|loader| ("loader".to_owned(), &loader.command)));
+        commands
+            .extend(pipeline.checks.iter().enumerate().map(|(i, check)| (format!("check {}", i + 1), check)));
+        commands
+            .extend(pipeline.workers.iter().map(|(name, group)| (format!("worker {name}"), &group.command)));
+        for (of, command) in commands {
+            if program_path(command, &store.tree_path(target.id)).is_none() {
+                return Err(format!("{of}: there is no program `{}`", command.0[0]));
+            }
+        }
+        if !pipeline.workers.is_empty() && !self.prepared.plan.pointer_only {
+            self.client().map_err(|e| chain(&ManagerError::NoSupervisor(e)))?;
+        }
+        if pipeline.mount.is_some() && !self.prepared.plan.pointer_only {
+            // the right to mount is best known by doing it
+            let nothing = Command(vec!["true".to_owned()]);
+            let one_shot = self.one_shot(&nothing, Duration::from_secs(10));
+            let done = oneshot::run(
+                &one_shot,
+                &self.service.place.program,
+                &Cancel::new().map_err(|e| e.to_string())?,
+            );
+            verdict_of("mount", done)?;
+        }
+        Ok(())
+    }
+
+    fn swing(&self) -> Result<(), String> {
+        let _lock = self.writer.swing_lock().map_err(|e| chain(&e))?;
+        let from = self.prepared.plan.from;
+        let current = self.service.store.current().map_err(|e| chain(&e))?;
+        if current != from {
+            let now = current.map_or("nothing".to_owned(), |id| id.short());
+            return Err(format!("somebody else has moved `current` meanwhile: it names {now}"));
+        }
+        self.writer.prepare_undo(from).map_err(|e| chain(&e))?;
+        self.writer.swing(Some(self.prepared.plan.target)).map_err(|e| chain(&e))
+    }
+
+    /// Puts the pointer back. Fine where it is back already.
+    pub(super) fn swing_back(&self, to: Option<GenerationId>) {
+        let back = || -> Result<(), String> {
+            let _lock = self.writer.swing_lock().map_err(|e| chain(&e))?;
+            if self.service.store.current().map_err(|e| chain(&e))? == to {
+                return Ok(());
+            }
+            self.writer.swing(to).map_err(|e| chain(&e))
+        };
+        self.send(Observation::SwungBack(back()));
+    }
+
+    fn load(&mut self, at: usize) {
+        let loader = self.prepared.target.pipeline.loader.as_ref().expect("planned from this loader");
+        let staging = match self.writer.stage_loaded() {
+            Ok(staging) => staging,
+            Err(error) => return self.send(Observation::Failed { at, why: chain(&error) }),
+        };
+        let mut one_shot = self.one_shot(&loader.command, loader.timeout);
+        one_shot.launch.loaded = Some(staging.path().to_owned());
+        self.spawn(one_shot, move |done| match verdict_of("loader", done) {
+            Ok(()) => Inbound::Loaded { at, staging },
+            Err(why) => Inbound::Seen(Observation::Failed { at, why }),
+        });
+    }
+
+    /// Seals what the loader has written.
+    pub(super) fn seal(&self, at: usize, staging: Staging) {
+        let key = self.prepared.target.key.expect("a loader has a key");
+        self.send(match self.writer.seal_loaded(staging, key) {
+            Ok(()) => Observation::Passed { at },
+            Err(error) => Observation::Failed { at, why: chain(&error) },
+        });
+    }
+
+    fn check(&mut self, at: usize, index: usize) {
+        let pipeline = &self.prepared.target.pipeline;
+        let command = &pipeline.checks[index];
+        let name = format!("`{command}`");
+        self.spawn(self.one_shot(command, pipeline.check_timeout), move |done| {
+            Inbound::Seen(match verdict_of(&name, done) {
+                Ok(()) => Observation::Passed { at },
+                Err(why) => Observation::Failed { at, why },
+            })
+        });
+    }
+
+    fn one_shot(&self, command: &Command, timeout: Duration) -> OneShot {
+        OneShot {
+            launch: self.prepared.target.launch(&self.service.store, command, BTreeMap::new()),
+            run: self.service.place.run.clone(),
+            timeout,
+            output: self.service.place.run.join("log/stages.log"),
+        }
+    }
+
+    fn spawn(&mut self, one_shot: OneShot, report: impl FnOnce(Done) -> Inbound + Send + 'static) {
+        let cancel = match Cancel::new() {
+            Ok(cancel) => Arc::new(cancel),
+            Err(error) => {
+                let not_started = OneShotError::NotStarted { why: error.to_string() };
+                let _ = self.inbox.send(report(Err(not_started)));
+                return;
+            }
+        };
+        self.cancel = Some(Arc::clone(&cancel));
+        let (inbox, program) = (self.inbox.clone(), self.service.place.program.clone());
+        // the program dies with the thread that started it: this one waits for it to the end
+        std::thread::spawn(move || {
+            // nobody reads any more where the engine is gone
+            let _ = inbox.send(report(oneshot::run(&one_shot, &program, &cancel)));
+        });
+    }
+
+    /// Ends the running program and the candidates of this event.
+    pub(super) fn cancel(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            cancel.cancel();
+        }
+        if self.ensuring.take().is_some()
+            && let Ok(mut client) = self.client()
+        {
+            let _ = client.abandon(self.event);
+        }
+    }
+
+    /// Asks for a worker; the answer comes as news.
+    pub(super) fn ensure(&mut self, slot: Slot, generation: GenerationId) {
+        let (prepared, store) = (self.prepared, &self.service.store);
+        let launchables = [Some(&prepared.target), prepared.back.as_ref()];
+        let spec = launchables
+            .into_iter()
+            .flatten()
+            .find(|l| l.id == generation)
+            .and_then(|l| l.worker(store, &slot));
+        let asked = match spec {
+            None => Err(format!("{} has no slot {slot}", generation.short())),
+            Some(spec) => {
+                let force = self.force && generation == prepared.plan.target;
+                let ask = |mut client: Client| client.ensure(self.event, &spec, force);
+                self.client().and_then(ask).map_err(|e| chain(&e))
+            }
+        };
+        match asked {
+            Ok(()) => self.ensuring = Some((slot, generation)),
+            Err(why) => self.send(Observation::WorkerFailed { slot, generation, why }),
+        }
+    }
+
+    /// Stops every worker but these; an unreachable supervisor is tried again by the next engine.
+    pub(super) fn settle(&self, slots: &[Slot]) {
+        match self.client().and_then(|mut client| client.settle(slots)) {
+            Ok(()) => {}
+            Err(error) => tracing::warn!("surplus workers are not stopped: {}", chain(&error)),
+        }
+    }
+
+    /// Reads the supervisor's news from now on, on a thread of its own. Nothing where none answers.
+    pub(super) fn follow(&self) {
+        let Ok(mut client) = self.client() else { return };
+        let Ok(slots) = client.slots() else { return };
+        let Ok(mut stream) = client::news(&self.service.place.run, slots.news) else { return };
+        let inbox = self.inbox.clone();
+        std::thread::spawn(move || {
+            loop {
+                let inbound = match stream.next() {
+                    Ok((_, news)) => Inbound::Seen(observation(news)),
+                    Err(_) => Inbound::SupervisorLost,
+                };
+                let lost = matches!(inbound, Inbound::SupervisorLost);
+                if inbox.send(inbound).is_err() || lost {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// After the supervisor is gone: asks its successor for what was not answered.
+    pub(super) fn ask_again(&mut self) {
+        self.follow();
+        if let Some((slot, generation)) = self.ensuring.take() {
+            self.ensure(slot, generation);
+        }
+    }
+
+    /// Slots of the target that do not run it, ready: what nobody was told of.
+    pub(super) fn unwell(&self) -> Option<(Slot, String)> {
+        let workers = super::status::workers(self.service).unwrap_or_default();
+        let target = &self.prepared.plan;
+        let well = |slot: &Slot| {
+            workers.iter().any(|worker| {
+                worker.slot == *slot
+                    && worker.accepted
+                    && worker.generation == target.target
+                    && worker.state == WorkerState::Ready
+            })
+        };
+        let slot = target.slots.iter().find(|slot| !well(slot))?;
+        let why = workers.iter().find(|worker| worker.slot == *slot && worker.accepted);
+        Some((slot.clone(), why.map_or("it is gone".to_owned(), |worker| worker.note.clone())))
+    }
+
+    fn client(&self) -> Result<Client, Unreachable> {
+        let place = &self.service.place;
+        match Client::connect(&place.run) {
+            Err(_) if self.starts_supervisor => {
+                client::start_detached(&place.program, &place.run)?;
+                Client::connect(&place.run)
+            }
+            answer => answer,
+        }
+    }
+}
+
+type Done = Result<Finished, OneShotError>;
+
+/// The reason a program failed: how it ended and the end of what it said.
+pub(super) fn verdict_of(name: &str, done: Done) -> Result<(), String> {
+    let finished = done.map_err(|e| format!("{name}: {}", chain(&e)))?;
+    if finished.status.success() {
+        return Ok(());
+    }
+    let output = finished.output_tail.trim_end();
+    let ended = format!("{name}: {}", finished.status);
+    Err(if output.is_empty() { ended } else { format!("{ended}\n{output}") })
+}
+
+fn observation(news: News) -> Observation {
+    match news {
+        News::Ready { slot, generation, .. } => Observation::WorkerReady { slot, generation },
+        News::Failed { slot, generation, why, .. } => Observation::WorkerFailed { slot, generation, why },
+        News::Exited { slot, generation, why, .. } => Observation::WorkerExited { slot, generation, why },
+    }
+}
+
+/// An error and its sources, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,118 @@
+//! What a caller does: write an event, then wait for its verdict, or be the engine where there is none.
+
+use std::time::Duration;
+
+use crate::model::{Actor, Event, GenerationId, Mark, Outcome, Request, StepReport};
+use crate::store::EventDraft;
+use crate::supervise::client::Client;
+
+use super::engine::{Engine, Progress};
+use super::facts::launchable;
+use super::wake::{Wake, Woken};
+use super::{ManagerError, Service, clock};
+
+/// A request before it is an event.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// what is asked
+    pub request: Request,
+    /// the generation it is about
+    pub target: GenerationId,
+    /// only the pointer shall move
+    pub pointer_only: bool,
+    /// replace workers even where nothing changed
+    pub force: bool,
+    /// who asks
+    pub by: Actor,
+}
+
+/// How long a caller waits for news before it looks whether the engine is gone.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Makes `draft` an event and sees it through to its verdict: by the engine that runs, or by being it.
+///
+/// After the event is accepted it gets its verdict whatever happens to this process.
+///
+/// # Errors
+/// [`ManagerError::NoSupervisor`] before anything is accepted: worker steps are asked for, nobody is
+/// there to do them, and nobody runs who could start one.
+pub fn submit(
+    service: &Service,
+    draft: &Draft,
+    progress: &mut Progress<'_>,
+) -> Result<Outcome, ManagerError> {
+    let writer = service.store.writer(&service.boot)?;
+    if !draft.pointer_only && writer.engine_lock(false)?.is_some() {
+        let manifest = service.store.manifest(draft.target)?;
+        // a pipeline that cannot be read is the event's verdict, not ours
+        let needs =
+            launchable(service, draft.target, &manifest).is_ok_and(|(l, _)| !l.pipeline.workers.is_empty());
+        if needs {
+            Client::connect(&service.place.run).map_err(ManagerError::NoSupervisor)?;
+        }
+    }
+    let wake = Wake::on(&service.store.events_path())?;
+    let event = writer.accept(EventDraft {
+        request: draft.request,
+        target: draft.target,
+        pointer_only: draft.pointer_only,
+        force: draft.force,
+        at: clock::now(),
+        boot: service.boot.clone(),
+        by: draft.by.clone(),
+    })?;
+    let mut told = 0;
+    loop {
+        if let Some(outcome) = service.store.outcome(event.number)? {
+            tell(service, &event, &mut told, progress);
+            return Ok(outcome);
+        }
+        if let Some(_lock) = writer.engine_lock(false)? {
+            let engine = Engine { service, writer: &writer, starts_supervisor: false };
+            engine.run_pending(&mut |number, report| {
+                if number == event.number {
+                    told += 1;
+                    progress(number, report);
+                }
+            })?;
+            continue;
+        }
+        tell(service, &event, &mut told, progress);
+        if wake.wait(Some(LOOK)) == Woken::End {
+            return Err(ManagerError::NotWaited { event: event.number });
+        }
+    }
+}
+
+/// Tells of the steps that another engine has noted since the last time.
+fn tell(service: &Service, event: &Event, told: &mut usize, progress: &mut Progress<'_>) {
+    let Ok(marks) = service.store.marks(event.number) else { return };
+    let notes: Vec<&StepReport> = marks
+        .iter()
+        .filter_map(|mark| if let Mark::Note(report) = mark { Some(report) } else { None })
+        .collect();
+    for report in notes.iter().skip(*told) {
+        progress(event.number, report);
+    }
+    *told = notes.len().max(*told);
+}
+
+/// Where `rollback` without a REF goes: with an activation in flight, to the one that it started from;
+/// with the pointer beside the stack, to the top of it; else to the good one under the top.
+pub fn rollback_target(service: &Service) -> Result<GenerationId, ManagerError> {
+    let store = &service.store;
+    for event in store.pending()? {
+        for mark in store.marks(event.number)? {
+            if let Mark::Swinging { from: Some(from), .. } = mark {
+                return Ok(from);
+            }
+        }
+    }
+    let good = store.good_stack()?;
+    let current = store.current()?;
+    match good.as_slice() {
+        [.., top] if current != Some(*top) => Ok(*top),
+        [.., under, _] => Ok(*under),
+        [] | [_] => Err(ManagerError::NothingToRollBackTo),
+    }
+}

@@ -1,0 +1,199 @@
+//! One service: its store, its run directory, its host file, and which pipeline counts.
+
+use std::path::PathBuf;
+
+use crate::fsx::{self, FsError};
+use crate::model::{DocumentError, GenerationId, HostFile, HostPipeline, Pipeline, RelPath, SectionError};
+use crate::store::{EventError, PointerError, Store, StoreError};
+use crate::supervise::client::Unreachable;
+
+/// Where a service lives.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// its name: what a single `worker:` group is called
+    pub name: String,
+    /// the store
+    pub root: PathBuf,
+    /// the run directory: locks, sockets, per-process directories
+    pub run: PathBuf,
+    /// the host file
+    pub host: PathBuf,
+    /// this program, for the processes it starts
+    pub program: PathBuf,
+}
+
+/// An opened service.
+#[derive(Debug)]
+pub struct Service {
+    /// where it lives
+    pub place: Place,
+    /// its store
+    pub store: Store,
+    /// this boot
+    pub boot: String,
+}
+
+/// Which pipeline counts for a generation, and why.
+#[derive(Debug)]
+pub struct Chosen {
+    /// the pipeline; `None`: only the pointer moves
+    pub pipeline: Option<Pipeline>,
+    /// where it came from
+    pub source: PipelineSource,
+}
+
+/// Where a pipeline came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipelineSource {
+    /// `pipeline:` of the host file
+    Host,
+    /// `pointsman.yaml` of the generation
+    Pushed,
+    /// there is none: only the pointer moves
+    None,
+    /// the generation has a `pointsman.yaml`, but the store is root's and the host file does not let it count
+    Ignored,
+}
+
+/// What can go wrong between a request and its verdict, apart from the verdict itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// the store could not do its part
+    #[error("the store could not do its part")]
+    Store(#[source] StoreError),
+    /// an event could not be written or read
+    #[error("the event could not be recorded")]
+    Event(#[source] EventError),
+    /// the pointer could not be read or moved
+    #[error("the pointer could not be used")]
+    Pointer(#[source] PointerError),
+    /// a file outside of the store could not be read
+    #[error("a file could not be read")]
+    File(#[source] FsError),
+    /// the host file or the pipeline says something that it must not
+    #[error("the pipeline cannot be used")]
+    Pipeline(#[source] Box<DocumentError>),
+    /// a section of the loader cannot be read
+    #[error("a section of the loader cannot be read")]
+    Section(#[source] Box<SectionError<StoreError>>),
+    /// worker steps need a supervisor, and none answers
+    #[error(
+        "the workers of this service need a supervisor, and none answers; \
+         run `pointsman manager`, or `--pointer-only` to move nothing but the pointer"
+    )]
+    NoSupervisor(#[source] Unreachable),
+    /// the caller was asked to end while another engine works on its event
+    #[error("asked to end; event {event} goes on, `pointsman history` shows its verdict")]
+    NotWaited {
+        /// the event
+        event: u64,
+    },
+    /// there is no good generation to roll back to
+    #[error("there is no good generation under the one in force; `pointsman history` shows what was good")]
+    NothingToRollBackTo,
+    /// the wake-up watch could not be set up
+    #[error("cannot watch the events directory")]
+    Watch(#[source] notify::Error),
+    /// signals could not be caught
+    #[error("cannot catch signals")]
+    Signals(#[source] std::io::Error),
+}
+
+impl From<StoreError> for ManagerError {
+    fn from(error: StoreError) -> ManagerError {
+        ManagerError::Store(error)
+    }
+}
+
+impl From<EventError> for ManagerError {
+    fn from(error: EventError) -> ManagerError {
+        ManagerError::Event(error)
+    }
+}
+
+impl From<PointerError> for ManagerError {
+    fn from(error: PointerError) -> ManagerError {
+        ManagerError::Pointer(error)
+    }
+}
+
+impl From<DocumentError> for ManagerError {
+    fn from(error: DocumentError) -> ManagerError {
+        ManagerError::Pipeline(Box::new(error))
+    }
+}
+
+/// The name of the pipeline at the root of a generation.
+pub const PIPELINE_FILE: &str = "pointsman.yaml";
+
+/// The largest host file or pipeline that is read, in bytes; the reader has its own, smaller limit.
+const LARGEST_DOCUMENT: u64 = 1 << 20;
+
+impl Service {
+    /// Opens the store at `place`.
+    pub fn open(place: Place) -> Result<Service, ManagerError> {
+        let store = Store::open(&place.root, &place.run)?;
+        Ok(Service { place, store, boot: boot_id()? })
+    }
+
+    /// What the host file says; nothing where there is none.
+    pub fn host_file(&self) -> Result<HostFile, ManagerError> {
+        let path = &self.place.host;
+        match fsx::optional(fsx::read_path(path, LARGEST_DOCUMENT)).map_err(ManagerError::File)? {
+            None => Ok(HostFile::default()),
+            Some(text) => Ok(HostFile::parse(&text, &path.display().to_string(), &self.place.name)?),
+        }
+    }
+
+    /// The pipeline that counts for the generation `id`.
+    pub fn pipeline(&self, id: GenerationId) -> Result<Chosen, ManagerError> {
+        let path = RelPath::new(PIPELINE_FILE).expect("a plain name is a path");
+        let pushed = match self.store.manifest(id)?.get(&path) {
+            None => None,
+            Some(_) => Some(self.store.read_file(id, &path)?),
+        };
+        self.choose(pushed.as_deref())
+    }
+
+    /// The pipeline that counts where a tree brings the text `pushed` with it.
+    pub fn choose(&self, pushed: Option<&[u8]>) -> Result<Chosen, ManagerError> {
+        let trusted = match self.host_file()?.pipeline {
+            HostPipeline::Own(pipeline) => {
+                return Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Host });
+            }
+            HostPipeline::Pushed => true,
+            HostPipeline::Absent => self.store.owner()? != 0,
+        };
+        let Some(text) = pushed else {
+            return Ok(Chosen { pipeline: None, source: PipelineSource::None });
+        };
+        if !trusted {
+            return Ok(Chosen { pipeline: None, source: PipelineSource::Ignored });
+        }
+        let pipeline = Pipeline::parse(text, PIPELINE_FILE, &self.place.name)?;
+        Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Pushed })
+    }
+
+    /// What to tell whoever pushed a pipeline that does not count.
+    pub fn ignored_pipeline(&self) -> String {
+        format!(
+            "{PIPELINE_FILE} does not count: this store belongs to root, and {} does not say `pipeline: pushed`",
+            self.place.host.display()
+        )
+    }
+}
+
+/// The id of this boot: `/proc/sys/kernel/random/boot_id`.
+pub(crate) fn boot_id() -> Result<String, ManagerError> {
+    read_line("/proc/sys/kernel/random/boot_id").map_err(ManagerError::File)
+}
+
+/// This machine's id, or nothing where it has none.
+pub(crate) fn machine_id() -> String {
+    read_line("/etc/machine-id").unwrap_or_default()
+}
+
+fn read_line(path: &str) -> Result<String, FsError> {
+    let bytes = fsx::read_path(path.as_ref(), 4096)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}

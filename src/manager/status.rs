@@ -1,0 +1,165 @@
+//! What is in force, who looks after it, and what runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fsx::{self, Dir};
+use crate::model::{GenerationId, PushRecord, Slot, Stage, Verdict};
+use crate::supervise::client::Client;
+use crate::supervise::{WorkerReport, process_start};
+
+use super::{ManagerError, Service};
+
+/// What `pointsman status` shows; `--json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusReport {
+    /// the service's name
+    pub service: String,
+    /// its store
+    pub store: String,
+    /// what `current` names
+    pub current: Option<GenerationId>,
+    /// how that came into the store
+    pub push: Option<PushRecord>,
+    /// the top of the stack of good generations
+    pub last_good: Option<GenerationId>,
+    /// the manager, where one runs
+    pub manager: Option<ManagerReport>,
+    /// pid of the supervisor, where one answers
+    pub supervisor: Option<u32>,
+    /// the activation that is being carried out
+    pub activation: Option<ActivationReport>,
+    /// the last verdict
+    pub last: Option<LastVerdict>,
+    /// every worker process
+    pub workers: Vec<WorkerReport>,
+    /// what an operator should know or do next
+    pub advice: Vec<String>,
+}
+
+/// A running manager, as it wrote itself down in the run directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ManagerReport {
+    /// its process
+    pub pid: u32,
+    /// when that started, in clock ticks since boot
+    pub started: u64,
+}
+
+/// An activation on its way.
+#[derive(Clone, Debug, Serialize)]
+pub struct ActivationReport {
+    /// its event
+    pub event: u64,
+    /// the generation asked for
+    pub target: GenerationId,
+    /// the last stage that was reported
+    pub stage: Option<Stage>,
+}
+
+/// The newest verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastVerdict {
+    /// its event
+    pub event: u64,
+    /// the verdict
+    pub verdict: Verdict,
+    /// why
+    pub reason: String,
+}
+
+/// The name of the manager's own record in the run directory.
+pub(super) const MANAGER_FILE: &str = "status.json";
+
+/// Looks at the store, the run directory and the supervisor. Waits for nothing.
+pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
+    let store = &service.store;
+    let current = store.current()?;
+    let last_good = store.last_good()?;
+    let (supervisor, workers) =
+        match Client::connect(&service.place.run).and_then(|mut client| client.slots()) {
+            Ok(slots) => (Some(slots.supervisor), slots.workers),
+            Err(_) => (None, Vec::new()),
+        };
+    let activation = match store.pending()?.into_iter().next() {
+        None => None,
+        Some(event) => {
+            let stage = store.marks(event.number)?.iter().rev().find_map(|mark| match mark {
+                crate::model::Mark::Note(note) => Some(note.stage),
+                _ => None,
+            });
+            Some(ActivationReport { event: event.number, target: event.target, stage })
+        }
+    };
+    let last = store.outcomes()?.pop().map(|outcome| LastVerdict {
+        event: outcome.event,
+        verdict: outcome.verdict,
+        reason: outcome.reason,
+    });
+    let push = match current {
+        None => None,
+        Some(id) => store.show(id).ok().map(|info| info.record),
+    };
+    let mut report = StatusReport {
+        service: service.place.name.clone(),
+        store: service.place.root.display().to_string(),
+        current,
+        push,
+        last_good,
+        manager: manager(service),
+        supervisor,
+        activation,
+        last,
+        workers,
+        advice: Vec::new(),
+    };
+    report.advice = advice(&report);
+    Ok(report)
+}
+
+fn advice(report: &StatusReport) -> Vec<String> {
+    let mut advice = Vec::new();
+    if report.current.is_none() {
+        advice.push("nothing is in force yet: `pointsman deploy DIR`".to_owned());
+    }
+    if let Some(last) = report.last.as_ref().filter(|last| last.verdict == Verdict::Stuck) {
+        let next = report.last_good.map_or("pointsman activate REF".to_owned(), |good| {
+            format!("pointsman activate --force {}", good.short())
+        });
+        advice.push(format!("event {} is stuck, a person has to look; then `{next}`", last.event));
+    }
+    if report.manager.is_none() {
+        if let Some(activation) = &report.activation {
+            advice.push(format!("event {} waits for an engine: `pointsman manager`", activation.event));
+        }
+        if report.supervisor.is_none() && report.current.is_some() && !report.workers.is_empty() {
+            advice.push("no supervisor answers: `pointsman manager` starts one".to_owned());
+        }
+    }
+    let strays: Vec<&Slot> = report
+        .workers
+        .iter()
+        .filter(|worker| worker.accepted && Some(worker.generation) != report.current)
+        .map(|worker| &worker.slot)
+        .collect();
+    if let [first, ..] = strays.as_slice()
+        && report.activation.is_none()
+    {
+        advice.push(format!(
+            "drift: {first} does not run what `current` names: `pointsman activate @` proves and applies it"
+        ));
+    }
+    advice
+}
+
+/// The worker processes, or `None` where no supervisor answers.
+pub(super) fn workers(service: &Service) -> Option<Vec<WorkerReport>> {
+    Some(Client::connect(&service.place.run).ok()?.slots().ok()?.workers)
+}
+
+/// The manager that wrote itself down, if that very process still lives.
+fn manager(service: &Service) -> Option<ManagerReport> {
+    let run = Dir::open(&service.place.run).ok()?;
+    let bytes = fsx::optional(run.read(MANAGER_FILE, 1 << 16)).ok()??;
+    let written: ManagerReport = serde_json::from_slice(&bytes).ok()?;
+    (process_start(written.pid) == Some(written.started)).then_some(written)
+}

@@ -1,0 +1,95 @@
+//! Wakes whoever waits for events or outcomes. Only a wake-up: the truth is a listing.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use notify::{EventKind, RecursiveMode, Watcher as _};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::ManagerError;
+
+/// Why somebody was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// something changed in the events directory
+    Store,
+    /// INT or TERM
+    End,
+    /// HUP
+    Reload,
+    /// the time is up
+    Time,
+}
+
+/// A watch on the events directory and on signals. HUP, INT and TERM do not end the process while it lives.
+pub(super) struct Wake {
+    inbox: Receiver<Woken>,
+    _watcher: notify::RecommendedWatcher,
+    signals: signal_hook::iterator::Handle,
+}
+
+impl Wake {
+    /// Watches `events` and the signals.
+    pub(super) fn on(events: &Path) -> Result<Wake, ManagerError> {
+        let (sender, inbox) = channel();
+        let wake: Sender<Woken> = sender.clone();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // reads are reported too, and an error is worth a look at the truth
+            if event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_))) {
+                let _ = wake.send(Woken::Store);
+            }
+        })
+        .map_err(ManagerError::Watch)?;
+        watcher.watch(events, RecursiveMode::NonRecursive).map_err(ManagerError::Watch)?;
+        let signals = watch_signals(move |signal| {
+            let woken = if signal == SIGHUP { Woken::Reload } else { Woken::End };
+            sender.send(woken).is_ok()
+        })?;
+        Ok(Wake { inbox, _watcher: watcher, signals })
+    }
+
+    /// Waits until something happens, or for `limit`. Wake-ups that came in the meantime are one.
+    pub(super) fn wait(&self, limit: Option<Duration>) -> Woken {
+        let first = match limit {
+            Some(limit) => self.inbox.recv_timeout(limit),
+            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let mut woken = match first {
+            Ok(woken) => woken,
+            Err(RecvTimeoutError::Timeout) => return Woken::Time,
+            Err(RecvTimeoutError::Disconnected) => return Woken::End,
+        };
+        while woken == Woken::Store {
+            match self.inbox.try_recv() {
+                Ok(next) => woken = next,
+                Err(_) => break,
+            }
+        }
+        woken
+    }
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.signals.close();
+    }
+}
+
+/// Calls `seen` with each HUP, INT or TERM from now on, on a thread of its own, until it says `false`
+/// or the handle is closed.
+pub(super) fn watch_signals(
+    mut seen: impl FnMut(i32) -> bool + Send + 'static,
+) -> Result<signal_hook::iterator::Handle, ManagerError> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(ManagerError::Signals)?;
+    let handle = signals.handle();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if !seen(signal) {
+                break;
+            }
+        }
+    });
+    Ok(handle)
+}

@@ -1,0 +1,277 @@
+//! A throw-away service for black-box tests: the built binary, a store of its own, nothing inherited.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr, reason = "tests stand outside of the rooms")]
+
+pub mod load;
+pub mod nginx;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The longest that any awaited state may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The built program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
+
+/// A temporary directory with a store in it, and everything that was started on it.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+    manager: Option<Child>,
+}
+
+impl Sandbox {
+    /// A sandbox with an initialised store that lets pushed pipelines count.
+    pub fn new() -> Sandbox {
+        let sandbox = Sandbox::bare();
+        sandbox.run(&["init", "--pipeline", "pushed"], 0);
+        sandbox
+    }
+
+    /// A sandbox without a store.
+    pub fn bare() -> Sandbox {
+        // orphans become ours, so that a dead one can be told from a living one
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let dir = tempfile::Builder::new().prefix("pm").tempdir().unwrap();
+        Sandbox { dir, manager: None }
+    }
+
+    /// A path in the sandbox.
+    pub fn path(&self, rel: &str) -> PathBuf {
+        self.dir.path().join(rel)
+    }
+
+    /// Writes a file, and the directories that it is in.
+    pub fn write(&self, rel: &str, text: &str) -> PathBuf {
+        let path = self.path(rel);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The program with this sandbox's store and an environment of its own.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--store").arg(self.path("store")).args(args).current_dir(self.dir.path()).env_clear();
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end and insists on the exit code.
+    pub fn output(&self, args: &[&str], code: i32) -> Output {
+        let output = self.command(args).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "pointsman {args:?}\nstdout: {out}\nstderr: {err}");
+        output
+    }
+
+    /// What the program prints, without the last newline.
+    pub fn run(&self, args: &[&str], code: i32) -> String {
+        String::from_utf8(self.output(args, code).stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// What the program prints with `--json`.
+    pub fn json(&self, args: &[&str], code: i32) -> Value {
+        let text = self.run(&[&["--json"], args].concat(), code);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
+    }
+
+    /// What the program says on stderr when it fails.
+    pub fn error(&self, args: &[&str], code: i32) -> String {
+        let output = self.output(args, code);
+        assert!(output.stdout.is_empty(), "{args:?} prints on stdout: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Starts a manager and waits until it is at work.
+    pub fn start_manager(&mut self) -> u32 {
+        assert!(self.manager.is_none(), "one manager is enough");
+        let log = self.log("manager.log");
+        let child = self.command(&["manager"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let pid = child.id();
+        self.manager = Some(child);
+        self.wait("the manager is at work", |status| status["manager"]["pid"] == pid && status["supervisor"].is_u64());
+        self.wait("nothing is left to do", |status| status["activation"].is_null());
+        pid
+    }
+
+    /// Ends the manager with a signal and waits for its end.
+    pub fn end_manager(&mut self, signal: rustix::process::Signal) {
+        let mut child = self.manager.take().expect("a manager runs");
+        signal_to(child.id(), signal);
+        child.wait().unwrap();
+    }
+
+    /// A file that is appended to.
+    pub fn log(&self, name: &str) -> std::fs::File {
+        std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
+    }
+
+    /// `status --json`.
+    pub fn status(&self) -> Value {
+        self.json(&["status"], 0)
+    }
+
+    /// Waits for a state of the service.
+    pub fn wait(&self, what: &str, state: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let status = self.status();
+            if state(&status) {
+                return status;
+            }
+            let log = std::fs::read_to_string(self.path("manager.log")).unwrap_or_default();
+            assert!(begun.elapsed() < PATIENCE, "{what} does not come:\n{status:#}\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The generation in force.
+    pub fn current(&self) -> Option<String> {
+        let target = std::fs::read_link(self.path("store/current")).ok()?;
+        Some(target.components().nth(1).unwrap().as_os_str().to_str().unwrap().to_owned())
+    }
+
+    /// The ready workers by slot: which process each is.
+    pub fn workers(&self) -> BTreeMap<String, Process> {
+        workers(&self.status())
+    }
+
+    /// Everything in the store but the run directory, as text: to see that nothing has changed.
+    pub fn snapshot(&self) -> String {
+        let mut lines = Vec::new();
+        snapshot(&self.path("store"), &mut lines);
+        lines.retain(|line| !line.starts_with(&format!("{}/", self.path("store/run").display())));
+        lines.join("\n")
+    }
+
+    /// Every living process that has this sandbox's path in its command line or environment.
+    pub fn processes(&self) -> Vec<u32> {
+        let needle = self.dir.path().to_str().unwrap().to_owned();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            if pid == std::process::id() {
+                continue;
+            }
+            let has = |file: &str| {
+                let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).contains(&needle)
+            };
+            if has("cmdline") || has("environ") {
+                found.push(pid);
+            }
+        }
+        found
+    }
+
+    /// Kills everything that runs on this sandbox, at once.
+    pub fn kill_everything(&mut self) {
+        for _ in 0..50 {
+            let pids = self.processes();
+            if pids.is_empty() {
+                break;
+            }
+            for pid in pids {
+                if process(pid).is_some_and(|process| process.group != own_group()) {
+                    let group = rustix::process::Pid::from_raw(process(pid).map_or(0, |p| p.group) as i32);
+                    if let Some(group) = group {
+                        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                    }
+                }
+                signal_to(pid, rustix::process::Signal::KILL);
+                reap(pid);
+            }
+        }
+        if let Some(mut manager) = self.manager.take() {
+            let _ = manager.kill();
+            let _ = manager.wait();
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in ["manager.log", "store/run/log/supervisor.log"] {
+                let text = std::fs::read_to_string(self.path(log)).unwrap_or_default();
+                eprintln!("--- {log}\n{text}");
+            }
+        }
+        self.kill_everything();
+    }
+}
+
+fn own_group() -> u32 {
+    rustix::process::getpgrp().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// Which process something is: a pid alone may be another one tomorrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    pub pid: u32,
+    pub started: u64,
+    group: u32,
+}
+
+impl Process {
+    /// Whether it lives; a zombie does not.
+    pub fn is_alive(self) -> bool {
+        process(self.pid).is_some_and(|now| now.started == self.started)
+    }
+}
+
+/// The living process `pid`; a zombie is none.
+pub fn process(pid: u32) -> Option<Process> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let alive = !matches!(fields[0], "Z" | "X");
+    alive.then(|| Process { pid, started: fields[19].parse().unwrap(), group: fields[2].parse().unwrap() })
+}
+
+/// The ready, accepted workers of a status.
+pub fn workers(status: &Value) -> BTreeMap<String, Process> {
+    let ready = |worker: &&Value| worker["state"] == "ready" && worker["accepted"] == true;
+    let of = |worker: &Value| {
+        let slot = format!("{}/{}", worker["group"].as_str().unwrap(), worker["instance"]);
+        let pid = u32::try_from(worker["pid"].as_u64().unwrap()).unwrap();
+        process(pid).map(|process| (slot, process))
+    };
+    status["workers"].as_array().unwrap().iter().filter(ready).filter_map(of).collect()
+}
+
+/// Sends a signal to a process that the test has started.
+pub fn signal_to(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+fn reap(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+    let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
+}
+
+fn snapshot(dir: &Path, lines: &mut Vec<String>) {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut entries: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        let meta = std::fs::symlink_metadata(&path).unwrap();
+        let what = if meta.is_symlink() {
+            format!("-> {}", std::fs::read_link(&path).unwrap().display())
+        } else if meta.is_file() {
+            blake3::hash(&std::fs::read(&path).unwrap()).to_string()
+        } else {
+            String::new()
+        };
+        lines.push(format!("{} {:o} {what}", path.display(), meta.mode()));
+        if meta.is_dir() {
+            snapshot(&path, lines);
+        }
+    }
+}
