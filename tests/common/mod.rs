@@ -1,6 +1,11 @@
 //! A throw-away service for black-box tests: the built binary, a store of its own, nothing inherited.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr, reason = "tests stand outside of the rooms")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests stand outside of the rooms"
+)]
 
 pub mod load;
 pub mod nginx;
@@ -95,7 +100,9 @@ impl Sandbox {
         let child = self.command(&["manager"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let pid = child.id();
         self.manager = Some(child);
-        self.wait("the manager is at work", |status| status["manager"]["pid"] == pid && status["supervisor"].is_u64());
+        self.wait("the manager is at work", |status| {
+            status["manager"]["pid"] == pid && status["supervisor"].is_u64()
+        });
         self.wait("nothing is left to do", |status| status["activation"].is_null());
         pid
     }
@@ -155,7 +162,9 @@ impl Sandbox {
         let needle = self.dir.path().to_str().unwrap().to_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             if pid == std::process::id() {
                 continue;
             }
