@@ -1,7 +1,12 @@
 //! A worker as pointsman likes them, in std only: an HTTP server that takes its socket from
 //! `LISTEN_FDS`, reads `$POINTSMAN_CONFIG/body` once, says `READY=1`, and on TERM finishes what it
 //! has accepted. Without `LISTEN_FDS` it binds the address in its first argument.
-#![allow(unsafe_code)]
+#![allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it is a program of its own"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -21,16 +26,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = listener()?;
     // several workers share the socket: whoever loses the race for a connection must not hang
     listener.set_nonblocking(true)?;
-    let signals = signal_hook_free_term()?;
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { signal(15, on_term) };
     if let Some(path) = env::var_os("NOTIFY_SOCKET") {
         UnixDatagram::unbound()?.send_to(b"READY=1\nSTATUS=greeting\n", path)?;
     }
     println!("greeter {} serves {}", std::process::id(), body.trim_end());
-    thread::spawn(move || {
-        let mut byte = [0];
-        let _ = (&signals).read(&mut byte);
-        ENDING.store(true, Ordering::SeqCst);
-    });
     while !ENDING.load(Ordering::SeqCst) {
         match listener.accept() {
             Ok((stream, _)) => {
@@ -69,9 +70,12 @@ fn greet(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
     let mut request = Vec::new();
     let mut bytes = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        match stream.read(&mut bytes)? {
-            0 => return Ok(()),
-            count => request.extend_from_slice(&bytes[..count]),
+        match stream.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(count) => request.extend_from_slice(&bytes[..count]),
+            // TERM may come to this thread, and a read with a timeout is not restarted
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     let length = body.len();
@@ -85,21 +89,8 @@ fn wait(listener: &TcpListener) {
     unsafe { poll(fds.as_mut_ptr(), 1, 20) };
 }
 
-/// A pipe that gets a byte when TERM comes.
-fn signal_hook_free_term() -> std::io::Result<std::io::PipeReader> {
-    use std::os::fd::IntoRawFd as _;
-    let (read, write) = std::io::pipe()?;
-    PIPE.store(write.into_raw_fd().try_into().unwrap_or(0), Ordering::SeqCst);
-    // SAFETY: the handler only calls write(2), which is async-signal-safe.
-    unsafe { signal(15, on_term) };
-    Ok(read)
-}
-
-static PIPE: AtomicUsize = AtomicUsize::new(0);
-
 extern "C" fn on_term(_: i32) {
-    // SAFETY: the descriptor stays open for the life of the process; one byte of a static is read.
-    unsafe { write(PIPE.load(Ordering::SeqCst) as i32, b"x".as_ptr(), 1) };
+    ENDING.store(true, Ordering::SeqCst);
 }
 
 #[repr(C)]
@@ -112,5 +103,4 @@ struct Pollfd {
 unsafe extern "C" {
     fn poll(fds: *mut Pollfd, count: u64, timeout: i32) -> i32;
     fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
-    fn write(fd: i32, bytes: *const u8, count: usize) -> isize;
 }

@@ -161,6 +161,7 @@ impl NewsStream {
     ///
     /// # Errors
     /// [`Unreachable::Gone`]: the supervisor ended; connect to the next one with the last number seen.
+    #[allow(clippy::should_implement_trait, reason = "it has no end, and an error ends it")]
     pub fn next(&mut self) -> Result<(u64, News), Unreachable> {
         loop {
             if let Some(next) = self.next_within(Duration::from_secs(3600))? {

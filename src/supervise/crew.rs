@@ -1,14 +1,13 @@
 //! The live processes behind the table: carries [`Act`]s out, and turns exits, messages and deadlines
 //! into the table's transitions. Records first, then acts.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::Write as _;
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 
 use crate::fsx::{Dir, FsError, Lock};
 use crate::model::{Listen, Ready, Slot};
@@ -18,23 +17,15 @@ use super::launch::{self, Given};
 use super::news::Bulletin;
 use super::process::{self, Ended};
 use super::readiness::{self, FileMark, NotifySocket};
+use super::record::{Record, chain};
 use super::slots::{Act, Role, Table};
 use super::wire::WorkerSpec;
 use super::{clock, oneshot, spawn};
 
-const STATE: &str = "supervisor.json";
 /// How often a ready file is looked for while something is starting.
 const FILE_POLL: Duration = Duration::from_millis(5);
 /// How much of a worker's last output is told with its end.
 const TAIL: u64 = 4 << 10;
-
-/// What of the supervisor outlives it.
-#[derive(Serialize, Deserialize)]
-struct Saved<T> {
-    boot: String,
-    news: u64,
-    table: T,
-}
 
 /// All processes of a run directory, their record and what they are given.
 pub(super) struct Crew {
@@ -48,7 +39,7 @@ pub(super) struct Crew {
     pub(super) notify: NotifySocket,
     run: Dir,
     program: PathBuf,
-    boot: String,
+    record: Record,
     live: BTreeMap<u64, Live>,
     leases: BTreeMap<PathBuf, Lock>,
     restarts: BTreeMap<Slot, Instant>,
@@ -74,15 +65,8 @@ enum Check {
 impl Crew {
     /// Reads the record in `run` and adopts what of it is alive.
     pub(super) fn muster(run: Dir, program: PathBuf, keeper: Keeper) -> Result<Crew, FsError> {
-        let boot = crate::fsx::read_path(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
-        let boot = String::from_utf8_lossy(&boot).trim().to_owned();
-        let saved = match crate::fsx::optional(run.read(STATE, 64 << 20))? {
-            Some(bytes) => serde_json::from_slice::<Saved<Table>>(&bytes)
-                .map(|saved| Some(saved).filter(|saved| saved.boot == boot))
-                .map_err(|e| FsError::new("understand", run.path().join(STATE), e))?,
-            None => None,
-        };
-        let (table, news) = saved.map_or_else(Default::default, |saved| (saved.table, saved.news));
+        let record = Record::open(Dir::open(run.path())?)?;
+        let (table, news) = record.load()?;
         let mut crew = Crew {
             table,
             bulletin: Bulletin::after(news),
@@ -90,7 +74,7 @@ impl Crew {
             notify: NotifySocket::bind(&run)?,
             run,
             program,
-            boot,
+            record,
             live: BTreeMap::new(),
             leases: BTreeMap::new(),
             restarts: BTreeMap::new(),
@@ -127,7 +111,7 @@ impl Crew {
 
     /// Records the table, then does what follows from it, and what follows from that.
     pub(super) fn carry_out(&mut self, acts: Vec<Act>) {
-        self.record();
+        self.save();
         let mut acts = VecDeque::from(acts);
         while let Some(act) = acts.pop_front() {
             match act {
@@ -147,7 +131,7 @@ impl Crew {
             }
         }
         let _ = self.lease();
-        self.record();
+        self.save();
     }
 
     /// The processes to wait for, by number.
@@ -313,8 +297,11 @@ impl Crew {
             (worker.pid, worker.started) = (Some(child.pid), Some(child.started));
             (worker.log_from, worker.sockets) = (log_from, keys);
         }
-        let told =
-            self.save().map_err(|e| chain(&e)).and_then(|()| child.tell(&start).map_err(|e| e.to_string()));
+        let told = self
+            .record
+            .save(&self.table, self.bulletin.last())
+            .map_err(|e| chain(&e))
+            .and_then(|()| child.tell(&start).map_err(|e| e.to_string()));
         if let Err(why) = told {
             child.end();
             return Err(why);
@@ -389,11 +376,12 @@ impl Crew {
         self.leases.retain(|path, _| needed.contains(path));
         let mut missing = Vec::new();
         for path in needed {
-            if !self.leases.contains_key(&path) {
-                match Lock::lease(&path) {
-                    Ok(Some(lock)) => drop(self.leases.insert(path, lock)),
-                    Ok(None) | Err(_) => missing.push(path),
+            let Entry::Vacant(place) = self.leases.entry(path) else { continue };
+            match Lock::lease(place.key()) {
+                Ok(Some(lock)) => {
+                    place.insert(lock);
                 }
+                Ok(None) | Err(_) => missing.push(place.into_key()),
             }
         }
         Some(missing).filter(|missing| !missing.is_empty())
@@ -403,34 +391,13 @@ impl Crew {
         self.run.path().join("log").join(log_name(slot))
     }
 
-    fn record(&self) {
-        if let Err(error) = self.save() {
+    fn save(&self) {
+        if let Err(error) = self.record.save(&self.table, self.bulletin.last()) {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
-    }
-
-    /// Written anew and renamed into place. Not flushed: it is not needed after the machine stops.
-    fn save(&self) -> Result<(), FsError> {
-        let saved = Saved { boot: self.boot.clone(), news: self.bulletin.last(), table: &self.table };
-        let bytes = serde_json::to_vec(&saved).expect("the record is plain data");
-        let temporary = format!(".{STATE}.new");
-        self.run.remove_tree(&temporary)?;
-        let mut file = self.run.create_file(&temporary, 0o600)?;
-        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(&temporary), e))?;
-        self.run.rename(&temporary, &self.run, STATE)
     }
 }
 
 fn log_name(slot: &Slot) -> String {
     format!("{}-{}.log", slot.group, slot.instance)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }

@@ -11,9 +11,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::fsx::Dir;
+
+use super::launch::FIRST_FD;
 use super::namespace::{self, NamespaceError};
 
 /// More than any command line and environment the kernel would take (2 MiB).
@@ -26,6 +31,8 @@ pub(super) struct Start {
     pub(super) argv: Vec<String>,
     /// the whole environment, but for `LISTEN_PID`
     pub(super) env: BTreeMap<String, String>,
+    /// how many descriptors from 3 on are passed sockets
+    pub(super) sockets: usize,
     /// set `LISTEN_PID` to the own pid
     pub(super) listen_pid: bool,
     /// a mount namespace of its own with this in it
@@ -154,6 +161,32 @@ pub fn become_command(words: &[String], config: &Path, mount: Option<&Path>) -> 
     not_become(program, &Command::new(program).args(arguments).env("POINTSMAN_CONFIG", config).exec())
 }
 
+/// Puts /dev/null in place of every descriptor that neither we nor our starter opened: those that
+/// whoever started *it* had left open. Closing them would take `unsafe`; this lets go of what they
+/// were just as well.
+fn cover_strangers(command: &mut Command, sockets: usize) -> Result<(), String> {
+    let table = Dir::open(Path::new("/proc/self/fd")).map_err(|e| e.to_string())?;
+    let own = (FIRST_FD + sockets) as RawFd;
+    let mut strangers: Vec<RawFd> = Vec::new();
+    for name in table.names().map_err(|e| e.to_string())? {
+        let info = Path::new("/proc/self/fdinfo").join(&name);
+        let number =
+            name.to_str().and_then(|name| name.parse::<RawFd>().ok()).filter(|&number| number >= own);
+        let info = crate::fsx::read_path(&info, 4096).unwrap_or_default();
+        let flags = String::from_utf8_lossy(&info)
+            .lines()
+            .find_map(|line| i64::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        let stays = flags.is_some_and(|flags| flags & i64::from(OFlags::CLOEXEC.bits()) == 0);
+        strangers.extend(number.filter(|_| stays));
+    }
+    let mut mappings = Vec::new();
+    for child_fd in strangers {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        mappings.push(FdMapping { parent_fd: null.map_err(|e| e.to_string())?, child_fd });
+    }
+    command.fd_mappings(mappings).map(drop).map_err(|e| e.to_string())
+}
+
 fn become_it(start: &Start) -> ExecError {
     let Some((program, arguments)) = start.argv.split_first() else {
         return ExecError::Unreadable { fd: 0, why: "there is no command".to_owned() };
@@ -162,6 +195,9 @@ fn become_it(start: &Start) -> ExecError {
     command.args(arguments).env_clear().envs(&start.env).stdin(Stdio::null());
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    if let Err(why) = cover_strangers(&mut command, start.sockets) {
+        return ExecError::Setup { what: "shut descriptors off".to_owned(), why };
     }
     not_become(program, &command.exec())
 }

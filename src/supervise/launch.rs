@@ -1,5 +1,4 @@
-//! Makes the final words of one start out of a [`Launch`] and what this process is given: pure but for
-//! nothing, so that the start itself has nothing left to decide.
+//! Makes the final words of one start out of a [`Launch`] and what this process is given: pure, so that the start itself has nothing left to decide.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -85,6 +84,7 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
     Ok(Start {
         argv,
         env,
+        sockets: given.inherited.map_or(given.sockets.len(), |(_, count)| count),
         listen_pid: !given.sockets.is_empty(),
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
         directory: launch.config.clone(),
@@ -97,7 +97,7 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
     let argv = vec![text(program)?, command.to_owned(), "--run".to_owned(), text(run)?];
     let directory = PathBuf::from("/");
     let env = plain_environment();
-    Ok(Start { argv, env, listen_pid: false, mount: None, directory, die_with_parent: None })
+    Ok(Start { argv, env, sockets: 0, listen_pid: false, mount: None, directory, die_with_parent: None })
 }
 
 /// A path with `{run}` in it, as the process that is given `run` sees it.

@@ -25,6 +25,7 @@ mod namespace;
 mod news;
 mod process;
 mod readiness;
+mod record;
 mod slots;
 mod sockets;
 mod spawn;

@@ -1,7 +1,8 @@
 //! The listening sockets of all slots: bound once, kept here and in the holder, so that either may
 //! die; and those that a worker has bound itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -39,9 +40,9 @@ impl Sockets {
     /// Fetches back what the holder keeps.
     pub(super) fn fetch(&mut self, holder: &Holder) -> Result<(), HolderError> {
         for key in holder.list()? {
-            if !self.held.contains_key(&key) {
-                let fd = holder.get(&key)?;
-                self.held.insert(key, fd);
+            if let Entry::Vacant(place) = self.held.entry(key) {
+                let fd = holder.get(place.key())?;
+                place.insert(fd);
             }
         }
         Ok(())
@@ -194,10 +195,7 @@ fn bind_unix(path: &Path) -> Result<OwnedFd, String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err("it is no path of a file".to_owned());
     };
-    let words = |error: FsError| match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
+    let words = |error: FsError| super::record::chain(&error);
     let parent = Dir::open(parent).map_err(words)?;
     match crate::fsx::optional(parent.meta(name)).map_err(words)? {
         Some(meta) if meta.kind != EntryKind::Special => return Err("something else is there".to_owned()),

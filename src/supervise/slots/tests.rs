@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::{Command, GenerationId, Ready};
-use crate::supervise::Launch;
+use crate::model::{Command, GenerationId, Listen, Ready};
+use crate::supervise::{Launch, WorkerState};
 
 fn spec(generation: u8) -> WorkerSpec {
     let generation: GenerationId = format!("{generation:02x}").repeat(32).parse().unwrap();

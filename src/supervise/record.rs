@@ -1,0 +1,66 @@
+//! The record `supervisor.json`: what of a supervisor outlives it, within one boot.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fsx::{Dir, FsError};
+
+use super::slots::Table;
+
+const NAME: &str = "supervisor.json";
+const TEMPORARY: &str = ".supervisor.json.new";
+
+/// The record in a run directory.
+pub(super) struct Record {
+    run: Dir,
+    boot: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved<T> {
+    boot: String,
+    news: u64,
+    table: T,
+}
+
+impl Record {
+    /// The record in `run`, which need not be there yet.
+    pub(super) fn open(run: Dir) -> Result<Record, FsError> {
+        let boot = crate::fsx::read_path(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
+        Ok(Record { run, boot: String::from_utf8_lossy(&boot).trim().to_owned() })
+    }
+
+    /// The table and the number of the last news; nothing where there is none of this boot.
+    pub(super) fn load(&self) -> Result<(Table, u64), FsError> {
+        let Some(bytes) = crate::fsx::optional(self.run.read(NAME, 64 << 20))? else {
+            return Ok(Default::default());
+        };
+        let saved = serde_json::from_slice::<Saved<Table>>(&bytes)
+            .map_err(|e| FsError::new("understand", self.run.path().join(NAME), e))?;
+        let current = Some(saved).filter(|saved| saved.boot == self.boot);
+        Ok(current.map_or_else(Default::default, |saved| (saved.table, saved.news)))
+    }
+
+    /// Writes it anew and renames it into place. Not flushed: no boot but this one reads it.
+    pub(super) fn save(&self, table: &Table, news: u64) -> Result<(), FsError> {
+        let saved = Saved { boot: self.boot.clone(), news, table };
+        let bytes = serde_json::to_vec(&saved).expect("the record is plain data");
+        self.run.remove_tree(TEMPORARY)?;
+        let mut file = self.run.create_file(TEMPORARY, 0o600)?;
+        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(TEMPORARY), e))?;
+        self.run.rename(TEMPORARY, &self.run, NAME)
+    }
+}
+
+/// An error with its sources, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,84 @@
+//! What the table says to those who only look: reports, and what must be kept for it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::model::Listen;
+use crate::supervise::sockets;
+use crate::supervise::wire::{WorkerReport, WorkerState};
+
+use super::{Role, Table};
+
+impl Table {
+    /// Every socket that some slot still needs.
+    pub(in crate::supervise) fn needed_sockets(&self) -> BTreeSet<String> {
+        let mut needed = BTreeSet::new();
+        for worker in self.workers.values().filter(|worker| worker.role != Role::Leaving) {
+            needed.extend(worker.sockets.iter().cloned());
+        }
+        for accepted in self.places.values().filter_map(|place| place.accepted.as_ref()) {
+            needed.extend(accepted.sockets.iter().cloned());
+            if let Listen::Sockets(sockets) = &accepted.spec.listen {
+                needed.extend(sockets.values().map(sockets::text));
+            }
+        }
+        needed
+    }
+
+    /// Every directory that must not be collected.
+    pub(in crate::supervise) fn needed_leases(&self) -> BTreeSet<PathBuf> {
+        let accepted = self.places.values().filter_map(|place| place.accepted.as_ref()).map(|a| &a.spec);
+        let specs = self.workers.values().map(|worker| &worker.spec).chain(accepted);
+        specs.flat_map(|spec| spec.leases.iter().cloned()).collect()
+    }
+
+    /// Everything, by slot, then by start.
+    pub(in crate::supervise) fn report(&self) -> Vec<WorkerReport> {
+        let mut all: Vec<(u64, WorkerReport)> = Vec::new();
+        for (n, worker) in &self.workers {
+            let place = self.places.get(&worker.spec.slot);
+            let note = match (&worker.note, place) {
+                (note, Some(place)) if note.is_empty() && worker.role == Role::Accepted => &place.note,
+                (note, _) => note,
+            };
+            let state = match (worker.role, worker.ready) {
+                (Role::Leaving, _) => WorkerState::Draining,
+                (_, true) => WorkerState::Ready,
+                (_, false) => WorkerState::Starting,
+            };
+            all.push((
+                *n,
+                WorkerReport {
+                    slot: worker.spec.slot.clone(),
+                    pid: worker.pid,
+                    started: worker.started,
+                    generation: worker.spec.generation,
+                    loaded: worker.spec.loaded,
+                    state,
+                    accepted: worker.role == Role::Accepted,
+                    exits: place.map_or(0, |place| place.exits),
+                    note: note.clone(),
+                },
+            ));
+        }
+        for (slot, place) in &self.places {
+            let Some(accepted) = place.accepted.as_ref().filter(|a| a.worker.is_none()) else { continue };
+            all.push((
+                0,
+                WorkerReport {
+                    slot: slot.clone(),
+                    pid: None,
+                    started: None,
+                    generation: accepted.spec.generation,
+                    loaded: accepted.spec.loaded,
+                    state: WorkerState::Failed,
+                    accepted: true,
+                    exits: place.exits,
+                    note: place.note.clone(),
+                },
+            ));
+        }
+        all.sort_by(|(a, x), (b, y)| (&x.slot, a).cmp(&(&y.slot, b)));
+        all.into_iter().map(|(_, report)| report).collect()
+    }
+}
