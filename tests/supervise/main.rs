@@ -1,10 +1,5 @@
 //! The real binary, driven as a manager drives it. Rule numbers are those of `spec/workers.md`.
-#![allow(
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "tests are the world outside the rooms"
-)]
+#![allow(unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr)]
 
 mod handoff;
 mod oneshots;
@@ -241,7 +236,7 @@ fn w13_the_next_supervisor_adopts_what_runs() {
     let mut news = stage.news(0);
     fs::write(gated.launch.config.join("go"), "").unwrap();
     assert!(matches!(stage::news_of(&mut news), News::Ready { event: 2, .. }), "started again");
-    stage.client().settle(&[spec.slot.clone()]).unwrap();
+    stage.client().settle(std::slice::from_ref(&spec.slot)).unwrap();
     until("the candidate went", || (stage.slots().len() == 1).then_some(()));
     process.kill();
     let second = until("a new process", || stage.accepted().filter(|&it| it != process));
