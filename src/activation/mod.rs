@@ -1,6 +1,6 @@
 //! Decides what an activation does, and never does any of it. Pure: no file, process or clock.
 //!
-//! [`plan`] gives the whole list of steps before the first one runs; [`step`] carries the list out, one
+//! [`plan()`] gives the whole list of steps before the first one runs; [`step`] carries the list out, one
 //! observation at a time; [`recover`] says what to do with an event whose engine died. The manager
 //! brings facts in and carries actions out.
 
