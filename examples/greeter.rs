@@ -22,7 +22,8 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = PathBuf::from(env::var_os("POINTSMAN_CONFIG").unwrap_or_else(|| ".".into()));
-    let body = std::fs::read_to_string(config.join("body"))?;
+    let file = config.join("body");
+    let body = std::fs::read_to_string(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     let listener = listener()?;
     // several workers share the socket: whoever loses the race for a connection must not hang
     listener.set_nonblocking(true)?;
