@@ -90,7 +90,7 @@ pub(super) fn verify(
         for damage in &damage {
             output.line(damage.to_string());
         }
-        output.talk("push the content again from an intact copy under another id, and activate that");
+        output.talk("push the same content again from an intact copy: that makes it whole");
     }
     Ok(if damage.is_empty() { Exit::Done } else { Exit::Damaged })
 }
