@@ -408,7 +408,8 @@ fn came_back(plan: &Plan, undo: Undo) -> Vec<Action> {
         Back::To { slots, .. } => slots.clone(),
         Back::Nothing | Back::Nowhere => Vec::new(),
     };
-    let moved = stage > Stage::Swing || plan.request == Request::Start;
+    let elsewhere = matches!(plan.back, Back::To { generation, .. } if Some(generation) != plan.from);
+    let moved = stage > Stage::Swing || elsewhere;
     let verdict = if moved { Verdict::Reverted } else { Verdict::Failed };
     let settle = (!plan.pointer_only).then_some(Action::Settle(slots));
     settle.into_iter().chain([Action::Conclude(verdict, stage, why)]).collect()

@@ -18,6 +18,8 @@ pub struct Facts {
     pub from: Option<GenerationId>,
     /// what `current` names now: `from`, or `target` when an interrupted activation is finished
     pub current: Option<GenerationId>,
+    /// an interrupted activation that was beyond its checks is finished
+    pub finishes: bool,
     /// the top of the stack of good generations
     pub last_good: Option<GenerationId>,
     /// only the pointer shall move
@@ -160,7 +162,7 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// the target's slots
     pub slots: Vec<Slot>,
-    /// whether an interrupted activation is finished: the pointer had moved already
+    /// whether an interrupted activation is finished, which was beyond its checks
     pub finishes: bool,
 }
 
@@ -195,7 +197,7 @@ pub fn plan(facts: &Facts) -> Plan {
         .filter(|running| !facts.pointer_only && !facts.slots.contains_key(&running.slot))
         .map(|running| running.slot.clone())
         .collect();
-    let finishes = !swings && facts.from != facts.current;
+    let finishes = facts.finishes;
     let works = finishes || replaced.iter().any(|step| step.run);
     let acts = swings || works || !removed.is_empty();
     let proves = acts && !facts.pointer_only && !finishes;
@@ -304,7 +306,7 @@ fn load(facts: &Facts, loader: &LoaderFacts, proves: bool) -> (bool, String) {
 fn idle(facts: &Facts) -> String {
     match facts {
         _ if facts.pointer_only => asked_pointer_only(),
-        _ if facts.current != facts.from => "passed before the engine was interrupted".to_owned(),
+        _ if facts.finishes => "passed before the engine was interrupted".to_owned(),
         _ => "nothing is to be done".to_owned(),
     }
 }
@@ -313,21 +315,34 @@ fn asked_pointer_only() -> String {
     "only the pointer moves, as asked".to_owned()
 }
 
+/// The generation that a failure goes back to: the one in force before. Where that is the target itself
+/// (a cold start, a pointer that was moved alone), it is the last good one: what fails now proves nothing.
+pub fn way_back(
+    request: Request,
+    target: GenerationId,
+    from: Option<GenerationId>,
+    last_good: Option<GenerationId>,
+) -> Option<GenerationId> {
+    let good = last_good.filter(|good| *good != target);
+    match request {
+        Request::Start => good,
+        Request::Activate | Request::Rollback if from == Some(target) => good.or(from),
+        Request::Activate | Request::Rollback => from,
+    }
+}
+
 fn back(facts: &Facts) -> Back {
-    let to = |generation, whole| Back::To {
-        generation,
-        slots: facts.back_slots.clone(),
-        whole,
-        limit: facts.back_limit,
-    };
-    match (facts.request, facts.from) {
-        (Request::Start, _) => match facts.last_good.filter(|good| *good != facts.target) {
-            Some(good) => to(good, true),
-            None => Back::Nowhere,
+    match way_back(facts.request, facts.target, facts.from, facts.last_good) {
+        Some(generation) => Back::To {
+            generation,
+            slots: facts.back_slots.clone(),
+            // the engine that is gone may have touched any of them; and what does not run `from` may run
+            // anything
+            whole: facts.finishes || Some(generation) != facts.from,
+            limit: facts.back_limit,
         },
-        // the engine that is gone may have touched any of them
-        (_, Some(from)) => to(from, facts.current != facts.from),
-        (_, None) => Back::Nothing,
+        None if facts.request == Request::Start => Back::Nowhere,
+        None => Back::Nothing,
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Recovery {
         /// why
         why: String,
     },
-    /// the pointer has moved and all is well: go on from there
+    /// the pointer is where it shall be and all is well: go on from there
     Finish {
         /// what was in force before
         from: Option<GenerationId>,
@@ -52,28 +52,27 @@ pub fn recover(trace: &Trace<'_>) -> Recovery {
     let mut begun = Vec::new();
     let mut swinging = None;
     let mut undoing = None;
-    let mut last = Stage::Preflight;
+    let (mut last, mut furthest) = (Stage::Preflight, Stage::Preflight);
     for mark in trace.marks {
         match mark {
             Mark::Begun { boot } => begun.push(boot.as_str()),
             Mark::Swinging { from, .. } => swinging = Some(*from),
             Mark::Undoing { stage, why } => undoing = Some((*stage, why.clone())),
-            Mark::Note(note) => last = note.stage,
+            Mark::Note(note) => (last, furthest) = (note.stage, furthest.max(note.stage)),
         }
     }
     let same_boot = begun.last().is_none_or(|boot| *boot == trace.boot);
     match (swinging, undoing) {
         (Some(from), Some((stage, why))) => Recovery::Undo { from, stage, why },
         (Some(from), None) if trace.current == Some(trace.target) && from != trace.current => {
-            if same_boot && trace.alive {
-                Recovery::Finish { from }
-            } else {
-                let why = if same_boot { "the engine and workers died" } else { "the machine went down" };
-                Recovery::Undo { from, stage: last.max(Stage::Swing), why: format!("interrupted: {why}") }
-            }
+            beyond_the_swing(trace, same_boot, from, last.max(Stage::Swing))
         }
         // an undo that began before the pointer had moved has nothing to take back but workers
         (None, Some((stage, why))) => Recovery::Undo { from: trace.current, stage, why },
+        // the pointer did not have to move; its workers may be half-way
+        (None, None) if same_boot && furthest >= Stage::Swing => {
+            beyond_the_swing(trace, same_boot, trace.current, furthest.max(Stage::Workers))
+        }
         (Some(_) | None, None) => match begun.len() {
             0 if trace.expired => Recovery::Fail {
                 stage: Stage::Preflight,
@@ -85,12 +84,31 @@ pub fn recover(trace: &Trace<'_>) -> Recovery {
     }
 }
 
+fn beyond_the_swing(
+    trace: &Trace<'_>,
+    same_boot: bool,
+    from: Option<GenerationId>,
+    stage: Stage,
+) -> Recovery {
+    if same_boot && trace.alive {
+        return Recovery::Finish { from };
+    }
+    let why = if same_boot { "the engine and workers died" } else { "the machine went down" };
+    Recovery::Undo { from, stage, why: format!("interrupted: {why}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{StepReport, StepResult};
 
     fn id(text: &str) -> GenerationId {
         GenerationId::of(text.as_bytes())
+    }
+
+    fn passed(stage: Stage) -> Mark {
+        let (step, why) = (stage.to_string(), String::new());
+        Mark::Note(StepReport { stage, step, result: StepResult::Ok, why, ms: 0 })
     }
 
     fn decide(marks: &[Mark], current: &str, boot: &str, alive: bool) -> Recovery {
@@ -124,6 +142,14 @@ mod tests {
             let undo = decide(&[begun.clone(), swinging.clone(), undoing.clone()], current, "b2", true);
             assert_eq!(undo, Recovery::Undo { from, stage: Stage::Workers, why: "web/1 died".to_owned() });
         }
+        let touched = [begun.clone(), passed(Stage::Swing), begun.clone(), passed(Stage::Preflight)];
+        let to = Some(id("to"));
+        assert_eq!(decide(&touched, "to", "b1", true), Recovery::Finish { from: to });
+        assert!(matches!(decide(&touched, "to", "b1", false), Recovery::Undo { from, .. } if from == to));
+        // nothing is half-way after a reboot: no process is left
+        assert!(matches!(decide(&touched, "to", "b2", true), Recovery::Fail { .. }));
+        let untouched = [begun.clone(), begun.clone(), passed(Stage::Canary)];
+        assert!(matches!(decide(&untouched, "to", "b1", true), Recovery::Fail { .. }));
         assert!(matches!(decide(&[begun, undoing], "to", "b1", true), Recovery::Undo { .. }));
     }
 }

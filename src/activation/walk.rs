@@ -81,7 +81,16 @@ impl Walk {
                     world.slots.retain(|slot, _| keep.contains(slot));
                     assert!(!served || keep.iter().all(|slot| world.slots.contains_key(slot)), "{world:?}");
                 }
-                Action::Report(..) | Action::ReportUndo(..) => {}
+                Action::Report(at, result, note) => {
+                    // all that decides is how far the furthest of them is
+                    let report = activation.report(at, result, note, 0);
+                    let further = |mark: &Mark| matches!(mark, Mark::Note(n) if n.stage >= report.stage);
+                    if !world.marks.iter().any(further) {
+                        world.marks.retain(|mark| !matches!(mark, Mark::Note(_)));
+                        world.marks.push(Mark::Note(report));
+                    }
+                }
+                Action::ReportUndo(..) => {}
                 Action::Conclude(verdict, ..) => {
                     assert_eq!(world.verdict.replace(verdict), None, "two verdicts");
                 }
@@ -129,6 +138,10 @@ impl Walk {
             Verdict::Refused if activation.plan.request == Request::Start => {
                 assert_eq!(world.current, world.from);
             }
+            Verdict::Failed | Verdict::Refused if world.from == Some(to()) => {
+                assert_eq!(world.current, world.from);
+                assert!(all(from()), "half-way: {world:?}");
+            }
             Verdict::Reverted | Verdict::Failed | Verdict::Refused => match &activation.plan.back {
                 Back::To { generation, slots, .. } => {
                     assert_eq!(world.current, Some(*generation), "{world:?}");
@@ -170,8 +183,15 @@ impl Walk {
             let recovery = recover(&trace);
             world.marks.push(Mark::Begun { boot: BOOT.to_owned() });
             let (activation, actions) = match recovery {
-                Recovery::Run | Recovery::Finish { .. } => begin(plan(&(self.facts)(&world))),
-                Recovery::Undo { stage, why, .. } => undo(plan(&(self.facts)(&world)), stage, why),
+                Recovery::Run => begin(plan(&(self.facts)(&world))),
+                Recovery::Finish { from } => {
+                    world.from = from;
+                    begin(plan(&Facts { finishes: true, ..(self.facts)(&world) }))
+                }
+                Recovery::Undo { from, stage, why } => {
+                    world.from = from;
+                    undo(plan(&(self.facts)(&world)), stage, why)
+                }
                 Recovery::Fail { stage, why } => {
                     let plan = plan(&(self.facts)(&world));
                     let conclude = vec![Action::Conclude(Verdict::Failed, stage, why)];
@@ -289,6 +309,7 @@ fn facts(world: &World) -> Facts {
         target: to(),
         from: world.from,
         current: world.current,
+        finishes: false,
         last_good: world.from,
         pointer_only: false,
         force: false,
@@ -329,6 +350,19 @@ fn a3_a_change_ends_on_the_target_or_on_what_was_there() {
 fn a3_the_first_activation_ends_on_the_target_or_on_nothing() {
     let walk = Walk::all(facts, world(None, 0));
     println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+}
+
+#[test]
+fn a8_a_pointer_that_was_moved_alone_ends_with_its_workers_or_on_the_last_good() {
+    fn alone(world: &World) -> Facts {
+        Facts { last_good: Some(from()), back_slots: vec![slot(1), slot(2)], ..facts(world) }
+    }
+    let world = World { from: Some(to()), current: Some(to()), ..world(Some(from()), 2) };
+    let walk = Walk::all(alone, world);
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+    for verdict in ["good", "failed", "reverted"] {
+        assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
+    }
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Engine<'_> {
             request: event.request,
             target: event.target,
             from,
+            finishes: matches!(recovery, Recovery::Finish { .. }),
             pointer_only: event.pointer_only,
             force: event.force,
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::activation::{Facts, LoaderFacts, Plan, Running, plan};
+use crate::activation::{Facts, LoaderFacts, Plan, Running, plan, way_back};
 use crate::fsx;
 use crate::model::placeholder::expand;
 use crate::model::{Command, ContentHash, Delta, GenerationId, LoadedKey, Manifest, Pipeline, Request, Slot};
@@ -23,6 +23,8 @@ pub(super) struct Wish {
     pub(super) target: GenerationId,
     /// what was in force before; of an interrupted activation: before it began
     pub(super) from: Option<GenerationId>,
+    /// an interrupted activation that was beyond its checks is finished
+    pub(super) finishes: bool,
     pub(super) pointer_only: bool,
     pub(super) force: bool,
 }
@@ -47,7 +49,7 @@ pub fn plan_for(
     force: bool,
 ) -> Result<(Plan, Option<String>), ManagerError> {
     let from = service.store.current()?;
-    let wish = Wish { request, target, from, pointer_only, force };
+    let wish = Wish { request, target, from, finishes: false, pointer_only, force };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
     Ok((prepared.plan, prepared.note))
@@ -63,10 +65,7 @@ pub(super) fn prepare(
     let manifest = store.manifest(wish.target)?;
     let (target, note) = launchable(service, wish.target, &manifest)?;
     let last_good = store.last_good()?;
-    let back = match wish.request {
-        Request::Start => last_good.filter(|good| *good != wish.target),
-        Request::Activate | Request::Rollback => wish.from,
-    };
+    let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.pointer_only) {
         Some(id) => Some(launchable(service, id, &store.manifest(id)?)?.0),
         None => None,
@@ -99,6 +98,7 @@ pub(super) fn prepare(
         target: wish.target,
         from: wish.from,
         current: store.current()?,
+        finishes: wish.finishes,
         last_good,
         pointer_only: wish.pointer_only,
         force: wish.force,

@@ -1,0 +1,98 @@
+//! What goes wrong at the worst moment: every test here has been a lost verdict, a wrong way back or a stray.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "tests stand outside of the rooms"
+)]
+
+mod common;
+
+use common::Sandbox;
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// A generation whose workers are a shell script: `start` runs before it says that it is ready.
+fn source(sandbox: &Sandbox, name: &str, start: &str, pipeline: &str) -> String {
+    sandbox.write(&format!("{name}/start"), &format!("{start}\necho > \"$1/ready\"\nexec sleep 1000\n"));
+    sandbox.write(
+        &format!("{name}/pointsman.yaml"),
+        &format!(
+            "version: 1\nprobation: 100ms\nworker:\n  command: sh {{config}}/start {{run}}\n  instances: 2\n  \
+             ready: {{file: \"{{run}}/ready\"}}\n  start_timeout: 10s\n{pipeline}"
+        ),
+    );
+    sandbox.path(name).display().to_string()
+}
+
+fn push(sandbox: &Sandbox, name: &str, start: &str, pipeline: &str) -> String {
+    sandbox.run(&["push", &source(sandbox, name, start, pipeline)], 0)
+}
+
+/// A manager, and generation `one` in force on two workers.
+fn serving() -> (Sandbox, String) {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", ":", "");
+    sandbox.run(&["activate", &one], 0);
+    (sandbox, one)
+}
+
+/// A second instance that fails, while the first gets ready.
+const SECOND_FAILS: &str = "[ \"$POINTSMAN_INSTANCE\" = 1 ] || { echo second to none >&2; exit 3; }";
+
+fn generations(sandbox: &Sandbox) -> Vec<String> {
+    let status = sandbox.status();
+    let accepted = status["workers"].as_array().unwrap().iter().filter(|w| w["accepted"] == true);
+    accepted.map(|w| format!("{} {}", w["generation"].as_str().unwrap(), w["state"])).collect()
+}
+
+fn all_on(id: &str) -> Vec<String> {
+    vec![format!("{id} \"ready\""); 2]
+}
+
+fn verdict(outcome: &Value) -> (&str, &str) {
+    (outcome["verdict"].as_str().unwrap(), outcome["stage"].as_str().unwrap())
+}
+
+/// Starts `activate` in the background with its output in `caller.log`.
+fn in_background(sandbox: &Sandbox, args: &[&str]) -> std::process::Child {
+    let log = sandbox.log("caller.log");
+    sandbox.command(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
+#[test]
+fn a8_a_pointer_that_was_moved_alone_goes_back_to_the_last_good_with_its_workers() {
+    let (sandbox, one) = serving();
+    let before = sandbox.workers();
+    let bad = push(&sandbox, "bad", SECOND_FAILS, "");
+    sandbox.run(&["activate", "--pointer-only", &bad], 0);
+    assert_eq!(sandbox.workers(), before);
+    let outcome = sandbox.json(&["activate", "@"], 1);
+    assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
+    assert_eq!(generations(&sandbox), all_on(&one));
+    assert_eq!(sandbox.current(), Some(one));
+}
+
+#[test]
+fn a10_an_activation_without_a_swing_that_is_interrupted_twice_does_not_stay_half_way() {
+    let (mut sandbox, one) = serving();
+    let slow = "[ \"$POINTSMAN_INSTANCE\" = 1 ] || { sleep 2; exit 3; }";
+    let two = push(&sandbox, "two", slow, "");
+    sandbox.run(&["activate", "--pointer-only", &two], 0);
+    sandbox.end_manager(Signal::KILL);
+    let half = |status: &Value| {
+        let workers = status["workers"].as_array().unwrap();
+        workers.iter().any(|w| w["state"] == "starting" && w["instance"] == 2)
+    };
+    for engine in [vec!["activate", "@"], vec!["manager"]] {
+        let mut engine = in_background(&sandbox, &engine);
+        sandbox.wait("the second is starting", half);
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+    }
+    sandbox.start_manager();
+    sandbox.wait("all events have their verdict", |status| status["activation"].is_null());
+    let now = generations(&sandbox);
+    assert!(now == all_on(&one) || now == all_on(&two), "half-way: {now:#?}");
+}
