@@ -96,3 +96,30 @@ fn a10_an_activation_without_a_swing_that_is_interrupted_twice_does_not_stay_hal
     let now = generations(&sandbox);
     assert!(now == all_on(&one) || now == all_on(&two), "half-way: {now:#?}");
 }
+
+#[test]
+fn a8_the_way_back_uses_the_output_that_the_workers_had() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    sandbox.write("load", "#!/bin/sh\necho 1 > \"$1/out\"\n");
+    let program = sandbox.path("load");
+    let mode = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    mode(&program);
+    let loader =
+        format!("loader: {{command: [{}, \"{{loaded}}\"], if_changed: [rules]}}\n", program.display());
+    sandbox.write("one/rules", "1");
+    let one = push(&sandbox, "one", ":", &loader);
+    sandbox.run(&["activate", &one], 0);
+    let before = sandbox.workers();
+    // the loader's program is upgraded: its outputs have another key from now on
+    sandbox.write("load.new", "#!/bin/sh\necho 2 > \"$1/out\"\n");
+    mode(&sandbox.path("load.new"));
+    std::fs::rename(sandbox.path("load.new"), &program).unwrap();
+    let bad = push(&sandbox, "bad", "exit 3", &loader);
+    let outcome = sandbox.json(&["activate", &bad], 1);
+    assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
+    assert_eq!(sandbox.workers(), before);
+    assert_eq!(sandbox.current(), Some(one));
+}

@@ -67,7 +67,7 @@ pub(super) fn prepare(
     let last_good = store.last_good()?;
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.pointer_only) {
-        Some(id) => Some(launchable(service, id, &store.manifest(id)?)?.0),
+        Some(id) => Some(as_it_ran(launchable(service, id, &store.manifest(id)?)?.0, workers)),
         None => None,
     };
     let running = running(workers);
@@ -113,6 +113,15 @@ pub(super) fn prepare(
         back_slots: back_slots.into_keys().collect(),
     };
     Ok(Prepared { plan: plan(&facts), target, back, note })
+}
+
+/// `back` on the loader output that its workers run on. The key of what the loader would make now may be
+/// another one (its program was upgraded), and that output was never made.
+fn as_it_ran(mut back: Launchable, workers: &[WorkerReport]) -> Launchable {
+    let ran = workers.iter().filter(|worker| worker.generation == back.id);
+    let key = ran.max_by_key(|worker| worker.accepted).and_then(|worker| worker.loaded);
+    back.key = back.key.map(|made_now| key.unwrap_or(made_now));
+    back
 }
 
 /// A generation with its pipeline and its loader's key; and what to tell of where the pipeline came from.
