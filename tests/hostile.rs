@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::Sandbox;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -122,4 +124,29 @@ fn a8_the_way_back_uses_the_output_that_the_workers_had() {
     assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
     assert_eq!(sandbox.workers(), before);
     assert_eq!(sandbox.current(), Some(one));
+}
+
+#[test]
+fn a8_a_failed_change_leaves_no_fewer_workers_though_the_host_file_wants_fewer() {
+    let mut sandbox = Sandbox::new();
+    let host = |sandbox: &Sandbox, instances: u32| {
+        sandbox.write(
+            "store/host.yaml",
+            &format!(
+                "version: 1\npipeline:\n  version: 1\n  probation: 100ms\n  worker:\n    command: sh {{config}}/start {{run}}\n    \
+                 instances: {instances}\n    ready: {{file: \"{{run}}/ready\"}}\n"
+            ),
+        );
+    };
+    host(&sandbox, 2);
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", ":", "");
+    sandbox.run(&["activate", &one], 0);
+    let before = sandbox.workers();
+    host(&sandbox, 1);
+    let bad = push(&sandbox, "bad", "exit 3", "");
+    let outcome = sandbox.json(&["activate", &bad], 1);
+    assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(sandbox.workers(), before);
 }

@@ -405,7 +405,7 @@ fn came_back(plan: &Plan, undo: Undo) -> Vec<Action> {
         return vec![Action::Conclude(Verdict::Stuck, stage, reason)];
     }
     let slots = match &plan.back {
-        Back::To { slots, .. } => slots.clone(),
+        Back::To { slots, ran, .. } => slots.iter().chain(ran).cloned().collect(),
         Back::Nothing | Back::Nowhere => Vec::new(),
     };
     let elsewhere = matches!(plan.back, Back::To { generation, .. } if Some(generation) != plan.from);

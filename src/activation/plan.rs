@@ -84,6 +84,8 @@ pub enum Back {
         generation: GenerationId,
         /// its slots
         slots: Vec<Slot>,
+        /// slots that ran it: a failed change takes none of them away, whatever its pipeline says by now
+        ran: Vec<Slot>,
         /// whether every one of them is put back, or only those that the plan has touched
         whole: bool,
         /// how long each may take to get ready
@@ -336,6 +338,7 @@ fn back(facts: &Facts) -> Back {
         Some(generation) => Back::To {
             generation,
             slots: facts.back_slots.clone(),
+            ran: running_on(facts, generation),
             // the engine that is gone may have touched any of them; and what does not run `from` may run
             // anything
             whole: facts.finishes || Some(generation) != facts.from,
@@ -344,6 +347,11 @@ fn back(facts: &Facts) -> Back {
         None if facts.request == Request::Start => Back::Nowhere,
         None => Back::Nothing,
     }
+}
+
+fn running_on(facts: &Facts, generation: GenerationId) -> Vec<Slot> {
+    let running = facts.running.iter().filter(|running| running.generation == generation);
+    running.map(|running| running.slot.clone()).collect()
 }
 
 fn seconds(time: Duration) -> String {
