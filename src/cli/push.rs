@@ -1,9 +1,11 @@
 //! `pointsman push`
 
-use crate::fsx::{self, Dir};
-use crate::manager::{PipelineSource, Service, clock};
+use std::cell::Cell;
+
+use crate::fsx;
+use crate::manager::{PIPELINE_FILE, PipelineSource, Service, clock};
 use crate::model::{PushRecord, Tag};
-use crate::store::{Limits, PushOptions, Pushed};
+use crate::store::{Limits, PushOptions, Pushed, Source};
 
 use super::args::PushFlags;
 use super::exit::{Exit, Failure};
@@ -35,33 +37,37 @@ pub(super) fn push(
     let writer = service.store.writer(&service.boot).map_err(Failure::from)?;
     let tag = flags.tag.as_deref().map(str::parse::<Tag>).transpose();
     let tag = tag.map_err(|e| Failure::new(Exit::Usage, e))?;
-    let failed = |e| Failure::new(Exit::Failed, e);
-    let source = fsx::absolute(&flags.source).map_err(failed)?;
-    let dir = Dir::open(&source).map_err(failed)?;
-    let text = match dir.meta(crate::manager::PIPELINE_FILE) {
-        Ok(meta) if meta.kind == fsx::EntryKind::File => {
-            Some(dir.read(crate::manager::PIPELINE_FILE, 1 << 20).map_err(failed)?)
-        }
-        _ => None,
+    let from_stdin = flags.source.as_os_str() == "-";
+    let path = fsx::absolute(&flags.source).map_err(|e| Failure::new(Exit::Failed, e))?;
+    let mut stdin = std::io::stdin().lock();
+    let (source, name) = match from_stdin {
+        true => (Source::Archive(&mut stdin), "a tar stream".to_owned()),
+        false => (Source::Directory(&path), path.display().to_string()),
     };
-    let chosen = service.choose(text.as_deref())?;
-    if chosen.source == PipelineSource::Ignored {
-        output.talk(format!("note: {}", service.ignored_pipeline()));
-    }
+    let ignored = Cell::new(false);
+    let inspect = |text: Option<&[u8]>| {
+        let chosen = service.choose(text).map_err(|e| crate::manager::chain(&e))?;
+        ignored.set(chosen.source == PipelineSource::Ignored);
+        Ok(chosen.pipeline.and_then(|pipeline| pipeline.mount).map(Into::into))
+    };
     let record = PushRecord {
         at: clock::now(),
         by: environment.actor(),
-        source: source.display().to_string(),
+        source: name,
         message: flags.message.clone(),
         parent: None,
     };
     let options = PushOptions {
         record,
         copy_links: flags.copy_links,
-        mount: chosen.pipeline.and_then(|pipeline| pipeline.mount).map(Into::into),
+        inspected: PIPELINE_FILE,
+        inspect: &inspect,
         limits: Limits::default(),
     };
-    let pushed = writer.push(&source, options)?;
+    let pushed = writer.push(source, options)?;
+    if ignored.get() {
+        output.talk(format!("note: {}", service.ignored_pipeline()));
+    }
     if let Some(tag) = tag {
         writer.tag(&tag, pushed.id)?;
     }

@@ -21,6 +21,7 @@ pub use check::{CheckReport, CheckTarget, check};
 pub use daemon::run as run_manager;
 pub use engine::Progress;
 pub use facts::{PipelineSource, plan_for};
+pub use outside::chain;
 pub use request::{Draft, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, Place, Service};
 pub use status::{ActivationReport, ManagerReport, StatusReport, report as status};

@@ -319,7 +319,7 @@ fn observation(news: News) -> Observation {
 }
 
 /// An error and its sources, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

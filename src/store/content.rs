@@ -1,6 +1,6 @@
 //! The content of files: reading it once, hashing and copying it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 
 use crate::model::ContentHash;
 
@@ -27,7 +27,7 @@ pub(super) fn hash_rest(
 
 /// Reads to the end into `bytes`, expecting `len`; gives up one byte after that, where it must have
 /// grown. Gives how many were read.
-pub(super) fn fill(file: &mut fs_err::File, bytes: &mut Vec<u8>, len: u64) -> std::io::Result<usize> {
+pub(super) fn fill(file: &mut impl Read, bytes: &mut Vec<u8>, len: u64) -> std::io::Result<usize> {
     let most = usize::try_from(len).expect("small files only") + 1;
     if bytes.len() < most {
         bytes.resize(most, 0);
@@ -51,7 +51,7 @@ pub(super) enum Failed {
 }
 
 /// Copies a large file and hashes it on another thread meanwhile, in a few pieces of 1 MiB.
-pub(super) fn copy(from: &mut fs_err::File, to: &mut fs_err::File) -> Result<(u64, ContentHash), Failed> {
+pub(super) fn copy(from: &mut impl Read, to: &mut fs_err::File) -> Result<(u64, ContentHash), Failed> {
     const PIECE: usize = 1 << 20;
     std::thread::scope(|scope| {
         let (full, pieces) = std::sync::mpsc::sync_channel::<(Vec<u8>, usize)>(4);

@@ -4,6 +4,7 @@
 //! [`Store`] reads and never writes; [`Writer`], which only the owner of the store gets, does both. What
 //! a method of `Writer` reports as done survives a power cut.
 
+mod archive;
 mod content;
 mod error;
 mod events;
@@ -30,7 +31,7 @@ pub use generation::{GenerationInfo, Listed};
 pub use history::{End, HistoryEntry};
 pub use open::{Store, Writer};
 pub use pointer::PointerError;
-pub use push::{PushError, PushOptions, Pushed};
+pub use push::{PushError, PushOptions, Pushed, Source};
 pub use resolve::RefError;
 pub use source::{Limits, Refusal};
 pub use staging::Staging;

@@ -3,6 +3,7 @@
 //! The order is the promise: contents durable, then visible by one rename, then that durable, then the
 //! history. A generation that can be seen is complete.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{Kind, StoreError};
@@ -11,18 +12,36 @@ use super::links;
 use super::open::Writer;
 use super::source::{Limits, Parent, Refusal, Walk};
 use super::staging::Staging;
-use crate::fsx::{self, Dir, FsError};
+use crate::fsx::{self, Dir, EntryKind, FsError};
 use crate::model::{GenerationId, Manifest, PushRecord};
 
+/// The largest file that is inspected, in bytes; its reader has a smaller limit of its own.
+const LARGEST_INSPECTED: u64 = 1 << 20;
+
+/// What is pushed.
+pub enum Source<'a> {
+    /// a directory
+    Directory(&'a Path),
+    /// a tar stream, read once
+    Archive(&'a mut dyn Read),
+}
+
+/// Looks at the file at the root that says what a generation is for (its text, where there is one), before
+/// anything is visible. Gives the absolute path that stands for the root in absolute links; an error is the
+/// reason why this must not be pushed.
+#[allow(unreachable_pub, reason = "callers need the name to write the closure down")]
+pub type Inspect<'a> = dyn Fn(Option<&[u8]>) -> Result<Option<PathBuf>, String> + 'a;
+
 /// How to push.
-#[derive(Clone, Debug)]
-pub struct PushOptions {
+pub struct PushOptions<'a> {
     /// who, when, why; its parent is filled in by the push
     pub record: PushRecord,
     /// store what links to the outside lead to, instead of refusing them
     pub copy_links: bool,
-    /// an absolute path that stands for the root of the generation in absolute links
-    pub mount: Option<PathBuf>,
+    /// the name of the file that is inspected
+    pub inspected: &'a str,
+    /// its inspection
+    pub inspect: &'a Inspect<'a>,
     /// how much it may be
     pub limits: Limits,
 }
@@ -75,6 +94,24 @@ pub enum PushError {
         /// where, beneath the source
         path: String,
     },
+    /// its pipeline cannot be used
+    #[error("{why}")]
+    Disapproved {
+        /// the reason, with file, line and column
+        why: String,
+    },
+    /// the generation is there, damaged, and a stream cannot be read twice to make it anew
+    #[error("generation {id} is in the store and damaged; push it from a directory to make it whole")]
+    DamagedThere {
+        /// which
+        id: GenerationId,
+    },
+    /// the stream is no whole archive
+    #[error("cannot push the archive: {why}")]
+    Archive {
+        /// what is wrong with it
+        why: String,
+    },
     /// the store could not be written to; nothing was pushed
     #[error("cannot {doing}")]
     Io {
@@ -100,7 +137,10 @@ impl PushError {
     /// What it means for whoever asked.
     pub fn kind(&self) -> Kind {
         match self {
-            PushError::Refused { .. } => Kind::Refused,
+            PushError::Refused { .. } | PushError::Archive { .. } | PushError::Disapproved { .. } => {
+                Kind::Refused
+            }
+            PushError::DamagedThere { .. } => Kind::Damaged,
             PushError::Changed { .. } => Kind::Busy,
             PushError::NoSource { .. }
             | PushError::Unreadable { .. }
@@ -123,24 +163,20 @@ struct Staged {
 }
 
 impl Writer {
-    /// Makes the directory `source` a generation: complete, durable and in the history after `Ok`. The
-    /// same content gives the same id, whatever its times, owners and umask; where it is in the store
-    /// already, that is success and nothing changes; a damaged one is replaced in one step by what its id
-    /// says it is.
+    /// Makes `source` a generation: complete, durable and in the history after `Ok`. The same content gives
+    /// the same id, whatever its times, owners and umask, from a directory or from a stream; where it is in
+    /// the store already, that is success and nothing changes; a damaged one is replaced in one step by
+    /// what its id says it is.
     ///
     /// # Errors
     /// Nothing is in the store that was not before, except with [`PushError::NotInHistory`].
-    pub fn push(&self, source: &Path, options: PushOptions) -> Result<Pushed, PushError> {
+    pub fn push(&self, mut source: Source<'_>, options: PushOptions<'_>) -> Result<Pushed, PushError> {
         let io = PushError::io("write the generation");
-        let no_source = |error| PushError::NoSource { path: source.to_owned(), source: error };
-        let from = Dir::open(source).map_err(no_source)?;
-        let canonical = fsx::canonical(source).map_err(no_source)?;
         let _lock = self.store_lock().map_err(&io)?;
 
         let parent_id = self.parent()?;
         let parent = parent_id.and_then(|id| self.link_source(id));
-        let bases = bases(source, &canonical, options.mount.as_deref());
-        let mut staged = self.stage(&from, &bases, &options, parent.as_ref())?;
+        let mut staged = self.stage(&mut source, &options, parent.as_ref())?;
         let id = staged.pushed.id;
         let pushed = staged.pushed;
         let generations = self.part("generations").map_err(PushError::Store)?;
@@ -154,7 +190,10 @@ impl Writer {
                 }
                 Err(StoreError::Damaged(_)) => {
                     // made anew from nothing but the source: what was linked may be what is damaged
-                    staged = self.stage(&from, &bases, &options, None)?;
+                    if let Source::Archive(_) = source {
+                        return Err(PushError::DamagedThere { id });
+                    }
+                    staged = self.stage(&mut source, &options, None)?;
                     if staged.pushed.id != id {
                         return Err(PushError::Changed { path: ".".to_owned() });
                     }
@@ -184,9 +223,8 @@ impl Writer {
     /// Reads the source into a fresh staging directory; nothing of it is flushed or visible.
     fn stage(
         &self,
-        from: &Dir,
-        bases: &[String],
-        options: &PushOptions,
+        source: &mut Source<'_>,
+        options: &PushOptions<'_>,
         parent: Option<&Parent>,
     ) -> Result<Staged, PushError> {
         let io = PushError::io("write the generation");
@@ -195,7 +233,7 @@ impl Writer {
         let mut walk = Walk {
             limits: options.limits,
             copy_links: options.copy_links,
-            bases,
+            bases: Vec::new(),
             forbidden: self.forbidden().map_err(&io)?,
             parent,
             owner: fsx::effective_uid(),
@@ -204,7 +242,27 @@ impl Writer {
             buffer: Vec::new(),
             above: Vec::new(),
         };
-        walk.root(from, &tree)?;
+        let inspect =
+            |text: Option<&[u8]>| (options.inspect)(text).map_err(|why| PushError::Disapproved { why });
+        match source {
+            Source::Directory(path) => {
+                let given = Given::open(path)?;
+                let text = inspected(&given.dir, options.inspected)?;
+                walk.bases = bases(Some(&given), inspect(text.as_deref())?.as_deref());
+                walk.root(&given.dir, &tree)?;
+                // what was inspected is what was stored
+                if inspected(&tree, options.inspected)? != text {
+                    return Err(PushError::Changed { path: options.inspected.to_owned() });
+                }
+            }
+            Source::Archive(stream) => {
+                let links = walk.archive(stream, &tree)?;
+                let text = inspected(&tree, options.inspected)?;
+                walk.bases = bases(None, inspect(text.as_deref())?.as_deref());
+                walk.absolute_links(links, &tree)?;
+                walk.close(&tree)?;
+            }
+        }
         let (entries, bytes) = (walk.entries.len(), walk.bytes);
         let manifest = Manifest::new(walk.entries).expect("a walk meets each path once, its directory first");
         if let Some((path, target)) = links::first_leaving(&manifest) {
@@ -244,9 +302,37 @@ fn write(dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), FsError> {
     fsx::append(&mut dir.create_file(name, 0o444)?, bytes)
 }
 
+/// The text of the regular file `name` at the root of `dir`, where there is one.
+fn inspected(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, PushError> {
+    let unreadable = |source| PushError::Unreadable { path: name.to_owned(), source };
+    match fsx::optional(dir.meta(name)).map_err(unreadable)? {
+        Some(meta) if meta.kind == EntryKind::File => {
+            dir.read(name, LARGEST_INSPECTED).map(Some).map_err(unreadable)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A directory to push, held open, by both of its names.
+struct Given {
+    dir: Dir,
+    path: PathBuf,
+    canonical: PathBuf,
+}
+
+impl Given {
+    fn open(path: &Path) -> Result<Given, PushError> {
+        let no_source = |source| PushError::NoSource { path: path.to_owned(), source };
+        let dir = Dir::open(path).map_err(no_source)?;
+        let canonical = fsx::canonical(path).map_err(no_source)?;
+        Ok(Given { dir, path: path.to_owned(), canonical })
+    }
+}
+
 /// The absolute prefixes that mean the root of what is pushed.
-fn bases(given: &Path, canonical: &Path, mount: Option<&Path>) -> Vec<String> {
-    [Some(given), Some(canonical), mount]
+fn bases(given: Option<&Given>, mount: Option<&Path>) -> Vec<String> {
+    let (path, canonical) = given.map(|given| (given.path.as_path(), given.canonical.as_path())).unzip();
+    [path, canonical, mount]
         .into_iter()
         .flatten()
         .filter(|path| path.is_absolute())

@@ -11,7 +11,7 @@ use crate::fsx::{self, Dir, EntryKind, FsError, Meta};
 use crate::model::{Class, ContentHash, Entry, Manifest, Node, PathError, RelPath};
 
 /// Up to this length a file is read whole, then hashed, then linked or written.
-const SMALL: u64 = 1 << 20;
+pub(super) const SMALL: u64 = 1 << 20;
 /// ext4 ends at 65,000 names for one file; well below it leaves room for others.
 const MOST_LINKS: u64 = 60_000;
 
@@ -54,6 +54,16 @@ pub enum Refusal {
     Loop,
     #[error("it is more than {0} directories deep; push less")]
     Deep(usize),
+    #[error("it is a sparse file; make the archive without --sparse")]
+    Sparse,
+    #[error("it is there twice; make the archive of one directory only")]
+    Twice,
+    #[error(
+        "its directory entry comes after what is in it, with other rights; make the archive of one directory"
+    )]
+    LateDirectory,
+    #[error("the hard link leads to {0}, which is no file of the archive before it")]
+    HardLink(String),
     #[error("it is the store itself; push a directory that does not hold the store")]
     Store,
     #[error("the source holds more than {0} entries; push less, or raise the limit")]
@@ -75,7 +85,7 @@ pub(super) struct Walk<'a> {
     pub(super) limits: Limits,
     pub(super) copy_links: bool,
     /// absolute prefixes that mean the root
-    pub(super) bases: &'a [String],
+    pub(super) bases: Vec<String>,
     /// directories that must not be walked into: the store and its run directory
     pub(super) forbidden: Vec<(u64, u64)>,
     pub(super) parent: Option<&'a Parent>,
@@ -157,7 +167,7 @@ impl Walk<'_> {
         self.dir(from, &made, Place { at: Some(path), hidden, ..place })
     }
 
-    fn add(&mut self, path: RelPath, node: Node) -> Result<(), PushError> {
+    pub(super) fn add(&mut self, path: RelPath, node: Node) -> Result<(), PushError> {
         if let Node::File { len, .. } = &node {
             self.bytes = self.bytes.saturating_add(*len);
         }
@@ -183,7 +193,7 @@ impl Walk<'_> {
         let Some(target) = target.to_str().filter(|text| !text.chars().any(char::is_control)) else {
             return Err(refused(&path, Refusal::LinkText));
         };
-        match links::judge(&path, place.floor, target, self.bases) {
+        match links::judge(&path, place.floor, target, &self.bases) {
             Judgement::Keep(text) => {
                 to.symlink(&text, name).map_err(PushError::io("write the generation"))?;
                 return self.add(path, Node::Link { target: text });
@@ -280,8 +290,13 @@ impl Walk<'_> {
         self.add(path, node)
     }
 
+    /// Whether the parent generation has the same file at the same path.
+    pub(super) fn is_linkable(&self, path: &RelPath, node: &Node) -> bool {
+        self.parent.is_some_and(|parent| parent.manifest.get(path) == Some(node))
+    }
+
     /// Gives the parent generation's file a second name here, where it is the same in every way.
-    fn linked(&self, path: &RelPath, node: &Node, to: &Dir, name: &OsStr) -> bool {
+    pub(super) fn linked(&self, path: &RelPath, node: &Node, to: &Dir, name: &OsStr) -> bool {
         let (Some(parent), Node::File { class, executable, len, .. }) = (self.parent, node) else {
             return false;
         };
@@ -300,7 +315,7 @@ impl Walk<'_> {
     }
 }
 
-fn refused(path: &(impl ToString + ?Sized), why: Refusal) -> PushError {
+pub(super) fn refused(path: &(impl ToString + ?Sized), why: Refusal) -> PushError {
     PushError::Refused { path: path.to_string(), why }
 }
 

@@ -1,0 +1,362 @@
+//! A tar stream as a source: every entry is created by us, beneath the staging directory.
+//!
+//! The archive is hostile until proven otherwise. Names are checked as paths of a generation, nothing is
+//! created through a symlink, extension headers are read by us with a limit, and the end marker must be there:
+//! a stream that was cut between two entries is no archive.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::rc::Rc;
+
+use tar::{EntryType, PaxExtensions};
+
+use super::content::{Failed, copy, fill};
+use super::links::{self, Judgement};
+use super::push::PushError;
+use super::scan::{DIR_MODE, class_of, file_mode};
+use super::source::{Refusal, SMALL, Walk, refused};
+use crate::fsx::{self, Dir, FsError};
+use crate::model::{Class, ContentHash, Entry, Node, RelPath};
+
+/// Extension headers hold a path or a few numbers.
+const LARGEST_EXTENSION: u64 = 64 << 10;
+/// What is read behind the end marker, so that the writer is not cut off in its padding.
+const PADDING: u64 = 1 << 20;
+const BLOCK: u64 = 512;
+
+/// Counts what has been read, for whoever holds the other end of the counter.
+struct Counted<R> {
+    inner: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.count.set(self.count.get() + read as u64);
+        Ok(read)
+    }
+}
+
+/// What the extension headers before an entry say of it.
+#[derive(Default)]
+struct Extension {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+/// Absolute links, by path and target, that are not made yet.
+#[derive(Default)]
+pub(super) struct AbsoluteLinks(Vec<(RelPath, String)>);
+
+/// What has been met of an archive so far, besides the walk's entries.
+#[derive(Default)]
+struct Directories {
+    /// the directories made, and whether others cannot come there in the source
+    hidden: BTreeMap<RelPath, bool>,
+    /// where in the walk's entries each regular file is
+    files: HashMap<RelPath, usize>,
+    links: AbsoluteLinks,
+}
+
+impl Directories {
+    /// The last entry is a regular file.
+    fn note_file(&mut self, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.files.insert(last.path.clone(), entries.len() - 1);
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// Puts everything that the archive holds into `to`, an empty directory, but for absolute links: these
+    /// are given back, for [`Walk::absolute_links`] to judge when it is known what stands for the root.
+    pub(super) fn archive(&mut self, from: impl Read, to: &Dir) -> Result<AbsoluteLinks, PushError> {
+        let count = Rc::new(Cell::new(0));
+        let mut archive = tar::Archive::new(Counted { inner: from, count: Rc::clone(&count) });
+        let mut directories = Directories::default();
+        let mut end = 0;
+        let mut extension = Extension::default();
+        for entry in archive.entries().map_err(broken)?.raw(true) {
+            let mut entry = entry.map_err(broken)?;
+            let kind = entry.header().entry_type();
+            let length = entry.header().entry_size().map_err(broken)?;
+            end = entry.raw_file_position() + length.next_multiple_of(BLOCK);
+            match kind {
+                EntryType::XGlobalHeader => skip(&mut entry, length)?,
+                EntryType::XHeader => extension.pax(&read_extension(&mut entry, length)?)?,
+                EntryType::GNULongName => extension.path = Some(trimmed(read_extension(&mut entry, length)?)),
+                EntryType::GNULongLink => extension.link = Some(trimmed(read_extension(&mut entry, length)?)),
+                _ => self.entry(&mut entry, std::mem::take(&mut extension), to, &mut directories)?,
+            }
+        }
+        let mut rest = archive.into_inner();
+        if count.get() < end + BLOCK {
+            return Err(PushError::Archive { why: "it ends without its end marker: it was cut".to_owned() });
+        }
+        // a writer that is cut off in its padding would report a failure; its zeros mean nothing
+        let _ = std::io::copy(&mut rest.by_ref().take(PADDING), &mut std::io::sink());
+        Ok(directories.links)
+    }
+
+    /// Makes the absolute links of an archive, which must lead beneath one of the bases.
+    pub(super) fn absolute_links(&mut self, links: AbsoluteLinks, to: &Dir) -> Result<(), PushError> {
+        links.0.into_iter().try_for_each(|(path, target)| self.symlink(&target, path, to))
+    }
+
+    /// Gives every directory its rights, when nothing more is made in it.
+    pub(super) fn close(&self, to: &Dir) -> Result<(), PushError> {
+        let write = PushError::io("write the generation");
+        for entry in self.entries.iter().filter(|entry| entry.node == Node::Dir) {
+            to.dir(&entry.path).and_then(|dir| dir.set_mode(DIR_MODE)).map_err(&write)?;
+        }
+        to.set_mode(DIR_MODE).map_err(write)
+    }
+
+    fn entry<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        extension: Extension,
+        to: &Dir,
+        directories: &mut Directories,
+    ) -> Result<(), PushError> {
+        let header = entry.header();
+        let kind = header.entry_type();
+        let mode = header.mode().map_err(broken)?;
+        let length = header.entry_size().map_err(broken)?;
+        let name = extension.path.unwrap_or_else(|| entry.path_bytes().into_owned());
+        let link = extension.link.or_else(|| entry.link_name_bytes().map(|bytes| bytes.into_owned()));
+        let shown = String::from_utf8_lossy(&name).escape_debug().to_string();
+        if extension.sparse || kind == EntryType::GNUSparse {
+            return Err(refused(&shown, Refusal::Sparse));
+        }
+        if extension.size.is_some_and(|size| size != length) {
+            return Err(PushError::Archive { why: format!("{shown}: its two lengths differ") });
+        }
+        let Some(path) = path_of(&name).map_err(|why| refused(&shown, Refusal::Name(why)))? else {
+            return match kind {
+                EntryType::Directory => Ok(()),
+                _ => Err(refused(&shown, Refusal::Special)),
+            };
+        };
+        if path.as_str().matches('/').count() >= self.limits.depth {
+            return Err(refused(&path, Refusal::Deep(self.limits.depth)));
+        }
+        if mode & 0o7000 != 0 && kind != EntryType::Directory && kind != EntryType::Symlink {
+            return Err(refused(&path, Refusal::Setuid));
+        }
+        let hidden = match path.parent() {
+            Some(parent) => self.parents(&parent, to, directories)?,
+            None => false,
+        };
+        match kind {
+            EntryType::Directory => self.directory(path, hidden || mode & 0o001 == 0, to, directories),
+            EntryType::Regular | EntryType::Continuous => {
+                let (class, executable) = class_of(mode);
+                let class = if hidden { Class::Private } else { class };
+                self.regular(entry, length, path, class, executable, to)?;
+                directories.note_file(&self.entries);
+                Ok(())
+            }
+            EntryType::Symlink => {
+                let target =
+                    text_of(link.unwrap_or_default()).ok_or_else(|| refused(&path, Refusal::LinkText))?;
+                if target.starts_with('/') {
+                    directories.links.0.push((path, target));
+                    return Ok(());
+                }
+                self.symlink(&target, path, to)
+            }
+            EntryType::Link => {
+                self.second_name(link.unwrap_or_default(), path, to, directories)?;
+                directories.note_file(&self.entries);
+                Ok(())
+            }
+            _ => Err(refused(&path, Refusal::Special)),
+        }
+    }
+
+    /// Makes the directories on the way to what is in `path`; whether others cannot come there.
+    fn parents(
+        &mut self,
+        path: &RelPath,
+        to: &Dir,
+        directories: &mut Directories,
+    ) -> Result<bool, PushError> {
+        if let Some(hidden) = directories.hidden.get(path) {
+            return Ok(*hidden);
+        }
+        let hidden = match path.parent() {
+            Some(parent) => self.parents(&parent, to, directories)?,
+            None => false,
+        };
+        self.directory(path.clone(), hidden, to, directories)?;
+        Ok(hidden)
+    }
+
+    fn directory(
+        &mut self,
+        path: RelPath,
+        hidden: bool,
+        to: &Dir,
+        directories: &mut Directories,
+    ) -> Result<(), PushError> {
+        match directories.hidden.get(&path) {
+            Some(before) if *before == hidden => return Ok(()),
+            Some(_) => return Err(refused(&path, Refusal::LateDirectory)),
+            None => {}
+        }
+        to.create_dir(&path, 0o700).map_err(|e| taken(&path, e))?;
+        self.add(path.clone(), Node::Dir)?;
+        directories.hidden.insert(path, hidden);
+        Ok(())
+    }
+
+    fn regular(
+        &mut self,
+        from: &mut impl Read,
+        length: u64,
+        path: RelPath,
+        class: Class,
+        executable: bool,
+        to: &Dir,
+    ) -> Result<(), PushError> {
+        if self.bytes.saturating_add(length) > self.limits.bytes {
+            return Err(refused(&path, Refusal::Bytes(self.limits.bytes)));
+        }
+        let node = |hash| Node::File { class, executable, len: length, hash };
+        let create = || to.create_file(&path, file_mode(class, executable)).map_err(|e| taken(&path, e));
+        let write = PushError::io("write the generation");
+        let cut = || PushError::Archive { why: format!("{path}: it ends in the middle: it was cut") };
+        let node = if length <= SMALL {
+            let mut bytes = std::mem::take(&mut self.buffer);
+            let len = fill(from, &mut bytes, length).map_err(broken)?;
+            if len as u64 != length {
+                return Err(cut());
+            }
+            let node = node(ContentHash::of(&bytes[..len]));
+            if !self.linked(&path, &node, to, path.as_str().as_ref()) {
+                fsx::append(&mut create()?, &bytes[..len]).map_err(write)?;
+            }
+            self.buffer = bytes;
+            node
+        } else {
+            let (len, hash) =
+                copy(&mut from.take(length), &mut create()?).map_err(|failed| match failed {
+                    Failed::Read(e) => broken(e),
+                    Failed::Write(e) => write(FsError::new("write", to.path().join(&path), e)),
+                })?;
+            if len != length {
+                return Err(cut());
+            }
+            let node = node(hash);
+            if self.is_linkable(&path, &node) {
+                to.remove_file(&path).map_err(&write)?;
+                if !self.linked(&path, &node, to, path.as_str().as_ref()) {
+                    return Err(PushError::Changed { path: path.to_string() });
+                }
+            }
+            node
+        };
+        self.add(path, node)
+    }
+
+    fn symlink(&mut self, target: &str, path: RelPath, to: &Dir) -> Result<(), PushError> {
+        match links::judge(&path, None, target, &self.bases) {
+            Judgement::Keep(text) => {
+                to.symlink(&text, &path).map_err(|e| taken(&path, e))?;
+                self.add(path, Node::Link { target: text })
+            }
+            Judgement::Out => Err(refused(&path, Refusal::LinkOut(target.to_owned()))),
+        }
+    }
+
+    /// A hard link: the file that it names, which came before, under another name. No inode has two names in
+    /// one generation.
+    fn second_name(
+        &mut self,
+        target: Vec<u8>,
+        path: RelPath,
+        to: &Dir,
+        directories: &Directories,
+    ) -> Result<(), PushError> {
+        let shown = String::from_utf8_lossy(&target).escape_debug().to_string();
+        let first = path_of(&target).ok().flatten();
+        let first = first.and_then(|first| self.entries.get(*directories.files.get(&first)?)).cloned();
+        let Some((first, Node::File { class, executable, len, .. })) =
+            first.map(|first| (first.path, first.node))
+        else {
+            return Err(refused(&path, Refusal::HardLink(shown)));
+        };
+        let mut file = to.open_file(&first).map_err(PushError::io("write the generation"))?;
+        self.regular(&mut file, len, path, class, executable, to)
+    }
+}
+
+impl Extension {
+    fn pax(&mut self, bytes: &[u8]) -> Result<(), PushError> {
+        for extension in PaxExtensions::new(bytes) {
+            let extension = extension.map_err(broken)?;
+            match extension.key_bytes() {
+                b"path" => self.path = Some(extension.value_bytes().to_vec()),
+                b"linkpath" => self.link = Some(extension.value_bytes().to_vec()),
+                b"size" => self.size = extension.value().ok().and_then(|text| text.parse().ok()),
+                key => self.sparse |= key.starts_with(b"GNU.sparse."),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of a link that can be in a generation.
+fn text_of(bytes: Vec<u8>) -> Option<String> {
+    String::from_utf8(bytes).ok().filter(|text| !text.is_empty() && !text.chars().any(char::is_control))
+}
+
+/// The path that an archive's name means; `None`: the root. `./a` and `a/` are `a`.
+fn path_of(name: &[u8]) -> Result<Option<RelPath>, crate::model::PathError> {
+    let text = std::str::from_utf8(name).map_err(|_| crate::model::PathError::NotUtf8)?;
+    let text = text.trim_start_matches("./").trim_end_matches('/');
+    match text {
+        "" | "." if !name.starts_with(b"/") => Ok(None),
+        text => RelPath::new(text).map(Some),
+    }
+}
+
+fn read_extension<R: Read>(entry: &mut tar::Entry<'_, R>, length: u64) -> Result<Vec<u8>, PushError> {
+    if length > LARGEST_EXTENSION {
+        let why =
+            format!("an extension header of {length} bytes; {LARGEST_EXTENSION} are enough for any path");
+        return Err(PushError::Archive { why });
+    }
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).map_err(broken)?;
+    Ok(bytes)
+}
+
+fn skip<R: Read>(entry: &mut tar::Entry<'_, R>, length: u64) -> Result<(), PushError> {
+    read_extension(entry, length).map(drop)
+}
+
+/// A long name ends with a zero byte.
+fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    bytes
+}
+
+fn broken(error: std::io::Error) -> PushError {
+    PushError::Archive { why: error.to_string() }
+}
+
+/// A name that is taken already, or whose way leads over something that is no directory.
+fn taken(path: &RelPath, source: FsError) -> PushError {
+    if source.is_exists() {
+        return refused(path, Refusal::Twice);
+    }
+    PushError::Io { doing: "write the generation", source }
+}
