@@ -232,8 +232,7 @@ impl Run<'_, '_> {
                     match (&mark, &activation.phase) {
                         // not recorded, so not done
                         (Mark::Swinging { .. }, Phase::Step { at }) => {
-                            self.deadline = Some((Waiting::Step(*at), clock::instant()));
-                            tracing::error!("event {}: {}", self.event.number, chain(&error));
+                            self.outside.failed(*at, chain(&error));
                             return Ok(());
                         }
                         // a full disk must not block the way back

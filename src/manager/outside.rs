@@ -72,6 +72,11 @@ impl<'a> Outside<'a> {
         });
     }
 
+    /// Step `at` cannot even be begun.
+    pub(super) fn failed(&self, at: usize, why: String) {
+        self.send(Observation::Failed { at, why });
+    }
+
     fn send(&self, seen: Observation) {
         // the loop that reads it owns us: it is there
         let _ = self.inbox.send(Inbound::Seen(seen));

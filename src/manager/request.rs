@@ -51,7 +51,6 @@ pub fn submit(
             Client::connect(&service.place.run).map_err(ManagerError::NoSupervisor)?;
         }
     }
-    let wake = Wake::on(&service.store.events_path())?;
     let event = writer.accept(EventDraft {
         request: draft.request,
         target: draft.target,
@@ -62,6 +61,8 @@ pub fn submit(
         by: draft.by.clone(),
     })?;
     let mut told = 0;
+    // made only by who has to wait: most callers are the engine themselves, or read the verdict at once
+    let mut wake = None;
     loop {
         if let Some(outcome) = service.store.outcome(event.number)? {
             tell(service, &event, &mut told, progress);
@@ -78,8 +79,13 @@ pub fn submit(
             continue;
         }
         tell(service, &event, &mut told, progress);
-        if wake.wait(Some(LOOK)) == Woken::End {
-            return Err(ManagerError::NotWaited { event: event.number });
+        match &wake {
+            // the watch is up from here on: look once more before waiting
+            None => wake = Some(Wake::on(&service.store.events_path())?),
+            Some(wake) if wake.wait(Some(LOOK)) == Woken::End => {
+                return Err(ManagerError::NotWaited { event: event.number });
+            }
+            Some(_) => {}
         }
     }
 }

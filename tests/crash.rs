@@ -1,0 +1,216 @@
+//! Killed at every write, rename, link, unlink, sync and directory call in turn, and refused the disk there:
+//! the next command finds the store whole. Rules S14 and S15 of `spec/store.md`.
+//!
+//! An untouched run under strace enumerates the points, then strace injects a fault at each of them.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{PROGRAM, Sandbox};
+
+/// Every call that changes something.
+const CALLS: &str = "write,pwrite64,writev,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,\
+                     symlink,symlinkat,fsync,fdatasync,syncfs,ftruncate,fallocate,fchmod,fchmodat";
+
+/// The `n`th time that the command makes this call.
+#[derive(Clone, Debug)]
+struct Point {
+    call: String,
+    n: usize,
+}
+
+/// A store to start each case from, and the command whose calls are swept.
+struct Sweep<'a> {
+    sandbox: Sandbox,
+    /// arguments of the swept command
+    args: Vec<String>,
+    /// what must hold afterwards, besides what always must
+    holds: &'a dyn Fn(&Sandbox),
+}
+
+impl Sweep<'_> {
+    /// A copy of the template store as the sandbox's store.
+    fn fresh(&self) {
+        let _ = std::fs::remove_dir_all(self.sandbox.path("store"));
+        copy(&self.sandbox.path("template"), &self.sandbox.path("store"));
+    }
+
+    fn strace(&self, how: &[String]) -> (Output, String) {
+        let log = self.sandbox.path("strace.log");
+        let mut command = Command::new("strace");
+        command.arg("-o").arg(&log).args(how);
+        command.arg(PROGRAM).arg("--store").arg(self.sandbox.path("store")).args(&self.args);
+        let output = command.current_dir(self.sandbox.path("")).output().unwrap();
+        (output, std::fs::read_to_string(log).unwrap())
+    }
+
+    /// Every point that the untouched command comes by.
+    fn points(&self) -> Vec<Point> {
+        self.fresh();
+        let (output, log) = self.strace(&[format!("--trace={CALLS}")]);
+        assert!(output.status.success(), "{output:?}");
+        let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+        let calls = log.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
+        let numbered = calls.map(|call| {
+            let n = counts.entry(call).or_default();
+            *n += 1;
+            Point { call: call.to_owned(), n: *n }
+        });
+        numbered.collect()
+    }
+
+    /// Runs the command with `fault` at `point`, which it must reach.
+    fn with_fault(&self, fault: &str, point: &Point) -> Output {
+        self.fresh();
+        let Point { call, n } = point;
+        let (output, log) =
+            self.strace(&[format!("--trace={CALLS}"), format!("--inject={call}:{fault}:when={n}")]);
+        assert!(
+            log.contains("(INJECTED)") || log.contains("killed by SIGKILL"),
+            "{point:?} was not reached: {log}"
+        );
+        output
+    }
+
+    /// What must hold after a fault at `point`.
+    fn whole(&self, point: &Point) {
+        let sandbox = &self.sandbox;
+        assert_eq!(sandbox.run(&["verify"], 0), "ok", "{point:?}");
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let again = sandbox.command(&args).output().unwrap();
+        assert!(again.status.success(), "{point:?}: the same command again: {again:?}");
+        assert_eq!(sandbox.run(&["verify"], 0), "ok", "{point:?}");
+        let tmp = std::fs::read_dir(sandbox.path("store/tmp")).unwrap();
+        let left: Vec<_> = tmp.map(|entry| entry.unwrap().file_name()).collect();
+        let kept = |name: &std::ffi::OsString| name == "undo" || name == "reserve";
+        assert!(left.iter().all(kept), "{point:?}: staging is left: {left:?}");
+        (self.holds)(sandbox);
+    }
+
+    /// Lets the command fail at `point` with `error`.
+    fn refuse(&self, point: &Point, error: &str, says: &str) {
+        let output = self.with_fault(&format!("error={error}"), point);
+        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        match output.status.code() {
+            Some(0) => {} // it could do without
+            // the output itself may be what cannot be written
+            Some(1) => assert!(said.contains(says) || point.call == "write", "{point:?}: {output:?}"),
+            code => panic!("{point:?}: exit {code:?}: {output:?}"),
+        }
+    }
+
+    fn all(&self, name: &str) {
+        let points = self.points();
+        for point in &points {
+            self.with_fault("signal=SIGKILL", point);
+            self.whole(point);
+            self.refuse(point, "ENOSPC", "No space left on device");
+            self.whole(point);
+            self.refuse(point, "EIO", "Input/output error");
+            self.whole(point);
+        }
+        eprintln!(
+            "{name}: {} points, each killed, out of space and broken: {} cases",
+            points.len(),
+            points.len() * 3
+        );
+        assert!(points.len() > 5, "{name} does nothing: {points:?}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// A sandbox whose template store holds two generations of a few files, the first in force.
+fn template() -> (Sandbox, String, String) {
+    let sandbox = Sandbox::new();
+    for (name, text) in [("one", "1"), ("two", "2")] {
+        for file in ["a", "b", "d/c", "d/e/f"] {
+            sandbox.write(&format!("{name}/{file}"), &format!("{file}\n"));
+        }
+        sandbox.write(&format!("{name}/changes"), text);
+        std::os::unix::fs::symlink("a", sandbox.path(&format!("{name}/link"))).unwrap();
+    }
+    let one = sandbox.run(&["push", "one"], 0);
+    sandbox.run(&["activate", &one], 0);
+    let two = sandbox.run(&["push", "two"], 0);
+    (sandbox, one, two)
+}
+
+/// Makes the store as it is the one that each case begins with.
+fn sweep<'a>(sandbox: Sandbox, args: &[&str], holds: &'a dyn Fn(&Sandbox)) -> Sweep<'a> {
+    std::fs::rename(sandbox.path("store"), sandbox.path("template")).unwrap();
+    Sweep { sandbox, args: args.iter().map(ToString::to_string).collect(), holds }
+}
+
+/// The generations that the list shows.
+fn listed(sandbox: &Sandbox) -> Vec<String> {
+    let list = sandbox.json(&["list"], 0);
+    let ids = list["generations"].as_array().unwrap().iter().map(|g| g["id"].as_str().unwrap().to_owned());
+    ids.collect()
+}
+
+/// Every event has one verdict.
+fn verdicts(sandbox: &Sandbox) -> Vec<String> {
+    let history = sandbox.json(&["history"], 0);
+    let events = history["events"].as_array().unwrap();
+    events.iter().map(|event| event["end"]["verdict"].as_str().expect("a verdict").to_owned()).collect()
+}
+
+#[test]
+fn s14_push_survives_a_fault_at_every_call() {
+    let (sandbox, one, two) = template();
+    sandbox.write("three/a", "a\n");
+    sandbox.write("three/changes", "3");
+    sandbox.write("three/d/new", "new");
+    let holds = |sandbox: &Sandbox| {
+        let listed = listed(sandbox);
+        assert!(listed.len() == 3 && listed.contains(&one) && listed.contains(&two), "{listed:?}");
+        assert_eq!(sandbox.current().as_ref(), Some(&one));
+    };
+    sweep(sandbox, &["push", "three"], &holds).all("push");
+}
+
+#[test]
+fn s14_push_again_survives_a_fault_at_every_call() {
+    let (sandbox, one, two) = template();
+    let holds = |sandbox: &Sandbox| assert_eq!(listed(sandbox), [two.clone(), one.clone()]);
+    sweep(sandbox, &["push", "two"], &holds).all("push again");
+}
+
+#[test]
+fn s15_activate_survives_a_fault_at_every_call() {
+    let (sandbox, _, two) = template();
+    let holds = |sandbox: &Sandbox| {
+        assert_eq!(sandbox.current().as_ref(), Some(&two));
+        verdicts(sandbox);
+    };
+    sweep(sandbox, &["activate", &two], &holds).all("activate");
+}
+
+#[test]
+fn s15_rollback_survives_a_fault_at_every_call() {
+    let (sandbox, one, two) = template();
+    sandbox.run(&["activate", &two], 0);
+    let holds = |sandbox: &Sandbox| {
+        assert_eq!(sandbox.current().as_ref(), Some(&one));
+        verdicts(sandbox);
+    };
+    sweep(sandbox, &["rollback", &one], &holds).all("rollback");
+}
+
+#[test]
+fn s14_tag_survives_a_fault_at_every_call() {
+    let (sandbox, _, two) = template();
+    sandbox.run(&["tag", "stable", "@"], 0);
+    let holds = |sandbox: &Sandbox| {
+        let tagged = sandbox.json(&["show", "stable"], 0);
+        assert_eq!(tagged["id"], two.as_str());
+    };
+    sweep(sandbox, &["tag", "stable", &two], &holds).all("tag");
+}
