@@ -43,7 +43,7 @@ impl Sandbox {
     }
 
     fn push(&self, source: &str) -> Pushed {
-        self.writer().push(&self.path(source), options()).unwrap()
+        self.writer().push(Source::Directory(&self.path(source)), options()).unwrap()
     }
 
     fn generation(&self, text: &str) -> GenerationId {
@@ -51,8 +51,8 @@ impl Sandbox {
         self.push("made").id
     }
 
-    fn refusal(&self, source: &str, options: PushOptions) -> (String, Refusal) {
-        let error = self.writer().push(&self.path(source), options).unwrap_err();
+    fn refusal(&self, source: &str, options: PushOptions<'_>) -> (String, Refusal) {
+        let error = self.writer().push(Source::Directory(&self.path(source)), options).unwrap_err();
         assert!(names(&self.path("store/tmp")).is_empty(), "the staging is gone");
         match error {
             PushError::Refused { path, why } => (path, why),
@@ -76,13 +76,19 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn options() -> PushOptions {
+fn options() -> PushOptions<'static> {
     let record =
         PushRecord { at: at(1), by: Actor::default(), source: "test".into(), message: None, parent: None };
-    PushOptions { record, copy_links: false, mount: None, limits: Limits::default() }
+    PushOptions {
+        record,
+        copy_links: false,
+        inspected: "pipeline",
+        inspect: &|_| Ok(None),
+        limits: Limits::default(),
+    }
 }
 
-fn copying() -> PushOptions {
+fn copying() -> PushOptions<'static> {
     PushOptions { copy_links: true, ..options() }
 }
 
@@ -262,10 +268,10 @@ fn s5_limits_and_the_store_itself() {
         ("d/e".into(), Refusal::Deep(1))
     );
     let holding = sandbox.dir.path().to_owned();
-    let error = sandbox.writer().push(&holding, options()).unwrap_err();
+    let error = sandbox.writer().push(Source::Directory(&holding), options()).unwrap_err();
     assert!(matches!(error, PushError::Refused { why: Refusal::Store, .. }), "{error}");
     assert!(matches!(
-        sandbox.writer().push(&sandbox.path("none"), options()),
+        sandbox.writer().push(Source::Directory(&sandbox.path("none")), options()),
         Err(PushError::NoSource { .. })
     ));
 }
@@ -279,8 +285,8 @@ fn s6_links_stay_inside() {
     symlink(sandbox.path("a/conf/x"), sandbox.path("a/conf/own")).unwrap();
     symlink("/etc/app/conf", sandbox.path("a/mounted")).unwrap();
     symlink("loop", sandbox.path("a/loop")).unwrap();
-    let mounted = PushOptions { mount: Some("/etc/app".into()), ..options() };
-    let id = sandbox.writer().push(&sandbox.path("a"), mounted).unwrap().id;
+    let mounted = PushOptions { inspect: &|_| Ok(Some("/etc/app".into())), ..options() };
+    let id = sandbox.writer().push(Source::Directory(&sandbox.path("a")), mounted).unwrap().id;
     let tree = sandbox.store().tree_path(id);
     for (name, target) in [
         ("relative", "conf/x"),
@@ -321,7 +327,7 @@ fn s6_copy_links_stores_what_they_lead_to() {
     sandbox.write("a/fine", "x");
     symlink(sandbox.path("outside/dir"), sandbox.path("a/dir")).unwrap();
     symlink("../outside/dir/f", sandbox.path("a/file")).unwrap();
-    let id = sandbox.writer().push(&sandbox.path("a"), copying()).unwrap().id;
+    let id = sandbox.writer().push(Source::Directory(&sandbox.path("a")), copying()).unwrap().id;
     let tree = sandbox.store().tree_path(id);
     assert!(fs::symlink_metadata(tree.join("dir")).unwrap().is_dir());
     assert!(fs::symlink_metadata(tree.join("file")).unwrap().is_file());

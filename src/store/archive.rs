@@ -128,7 +128,7 @@ impl Walk<'_> {
         let mode = header.mode().map_err(broken)?;
         let length = header.entry_size().map_err(broken)?;
         let name = extension.path.unwrap_or_else(|| entry.path_bytes().into_owned());
-        let link = extension.link.or_else(|| entry.link_name_bytes().map(|bytes| bytes.into_owned()));
+        let link = extension.link.or_else(|| entry.link_name_bytes().map(std::borrow::Cow::into_owned));
         let shown = String::from_utf8_lossy(&name).escape_debug().to_string();
         if extension.sparse || kind == EntryType::GNUSparse {
             return Err(refused(&shown, Refusal::Sparse));
@@ -171,7 +171,7 @@ impl Walk<'_> {
                 self.symlink(&target, path, to)
             }
             EntryType::Link => {
-                self.second_name(link.unwrap_or_default(), path, to, directories)?;
+                self.second_name(&link.unwrap_or_default(), path, to, directories)?;
                 directories.note_file(&self.entries);
                 Ok(())
             }
@@ -278,13 +278,13 @@ impl Walk<'_> {
     /// one generation.
     fn second_name(
         &mut self,
-        target: Vec<u8>,
+        target: &[u8],
         path: RelPath,
         to: &Dir,
         directories: &Directories,
     ) -> Result<(), PushError> {
-        let shown = String::from_utf8_lossy(&target).escape_debug().to_string();
-        let first = path_of(&target).ok().flatten();
+        let shown = String::from_utf8_lossy(target).escape_debug().to_string();
+        let first = path_of(target).ok().flatten();
         let first = first.and_then(|first| self.entries.get(*directories.files.get(&first)?)).cloned();
         let Some((first, Node::File { class, executable, len, .. })) =
             first.map(|first| (first.path, first.node))
@@ -349,6 +349,7 @@ fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broken(error: std::io::Error) -> PushError {
     PushError::Archive { why: error.to_string() }
 }
