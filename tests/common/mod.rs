@@ -1,5 +1,5 @@
 //! A throw-away service for black-box tests: the built binary, a store of its own, nothing inherited.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
