@@ -72,6 +72,8 @@ pub(super) enum Command {
         #[arg(value_name = "REF[:PATH]", default_value = "@")]
         what: String,
     },
+    /// Show what differs between two generations, directories or a tar stream
+    Diff(DiffFlags),
     /// Re-hash everything and name what is damaged
     Verify {
         /// Only this generation
@@ -134,6 +136,19 @@ pub(super) struct PushFlags {
     /// Give the generation this tag too
     #[arg(long, value_name = "NAME")]
     pub(super) tag: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DiffFlags {
+    /// The old side: a REF, a directory, or `-` (a tar stream on stdin)
+    #[arg(value_name = "A")]
+    pub(super) old: String,
+    /// The new side
+    #[arg(value_name = "B")]
+    pub(super) new: String,
+    /// Show the content of private files too
+    #[arg(long)]
+    pub(super) private: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,6 +4,7 @@ mod activate;
 mod args;
 mod check;
 mod daemons;
+mod diff;
 mod exec;
 mod exit;
 mod init;
@@ -70,6 +71,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::List { limit } => list::generations(&open()?, limit, output),
         Command::Show { what } => inspect::show(&what, &open()?, output),
         Command::Path { reference } => inspect::path(&reference, &open()?, output),
+        Command::Diff(flags) => diff::run(&flags, &open()?, environment, output),
         Command::Verify { reference } => inspect::verify(reference.as_deref(), &open()?, output),
         Command::Tag(flags) => tag::run(&flags, &open()?, output),
         Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),

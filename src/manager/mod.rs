@@ -8,6 +8,7 @@ pub mod clock;
 
 mod check;
 mod daemon;
+mod diff;
 mod engine;
 mod facts;
 mod launch;
@@ -19,6 +20,7 @@ mod wake;
 
 pub use check::{CheckReport, CheckTarget, check};
 pub use daemon::run as run_manager;
+pub use diff::{ContentDiff, FileDiff, Side, diff};
 pub use engine::Progress;
 pub use facts::{PipelineSource, plan_for};
 pub use outside::chain;

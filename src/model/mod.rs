@@ -3,6 +3,7 @@
 
 mod address;
 mod command;
+mod compare;
 pub mod content;
 mod delta;
 mod document;
@@ -25,6 +26,7 @@ mod yaml;
 
 pub use address::{Address, AddressError};
 pub use command::{Command, CommandError};
+pub use compare::{ValueChange, compare};
 pub use delta::Delta;
 pub use document::DocumentError;
 pub use event::{Actor, Event, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict};

@@ -31,7 +31,7 @@ pub use generation::{GenerationInfo, Listed};
 pub use history::{End, HistoryEntry};
 pub use open::{Store, Writer};
 pub use pointer::PointerError;
-pub use push::{PushError, PushOptions, Pushed, Source};
+pub use push::{PushError, PushOptions, Pushed, Scratch, Source};
 pub use resolve::RefError;
 pub use source::{Limits, Refusal};
 pub use staging::Staging;

@@ -13,7 +13,7 @@ use super::open::Writer;
 use super::source::{Limits, Parent, Refusal, Walk};
 use super::staging::Staging;
 use crate::fsx::{self, Dir, EntryKind, FsError};
-use crate::model::{GenerationId, Manifest, PushRecord};
+use crate::model::{GenerationId, Manifest, PushRecord, RelPath};
 
 /// The largest file that is inspected, in bytes; its reader has a smaller limit of its own.
 const LARGEST_INSPECTED: u64 = 1 << 20;
@@ -155,6 +155,26 @@ impl PushError {
     }
 }
 
+/// What a push would make a generation of. Removed when it is dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    staging: Staging,
+    manifest: Manifest,
+}
+
+impl Scratch {
+    /// Everything in it.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The content of the file `path`, at most `limit` bytes.
+    pub fn read(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let tree = self.staging.dir().dir("tree");
+        tree.and_then(|tree| tree.read(path, limit)).map_err(StoreError::io("read what was staged"))
+    }
+}
+
 /// A source read into a staging directory.
 struct Staged {
     staging: Staging,
@@ -218,6 +238,13 @@ impl Writer {
         self.remember(&history, &Record::of_push(id, &record))
             .map_err(|source| PushError::NotInHistory { id, source })?;
         Ok(Pushed { changed: !there, repaired: there, ..pushed })
+    }
+
+    /// Reads `source` as a push would, to be looked at and thrown away: nothing is pushed.
+    pub fn scratch(&self, mut source: Source<'_>, options: &PushOptions<'_>) -> Result<Scratch, PushError> {
+        let staged = self.stage(&mut source, options, None)?;
+        let manifest = Manifest::parse(staged.text.as_bytes()).expect("it was made as this text");
+        Ok(Scratch { staging: staged.staging, manifest })
     }
 
     /// Reads the source into a fresh staging directory; nothing of it is flushed or visible.

@@ -1,0 +1,96 @@
+//! `pointsman diff`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::fsx;
+use crate::manager::{ContentDiff, FileDiff, Service, Side, clock, diff};
+use crate::model::PushRecord;
+use crate::store::{Limits, PushOptions, Source};
+
+use super::args::DiffFlags;
+use super::exit::{Exit, Failure};
+use super::inspect::resolve;
+use super::output::{Colour, Output};
+use super::place::Environment;
+
+pub(super) fn run(
+    flags: &DiffFlags,
+    service: &Service,
+    environment: &Environment,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    if flags.old == "-" && flags.new == "-" {
+        return Err(Failure::usage("only one side can be a stream"));
+    }
+    let (old, new) = (side(&flags.old, service, environment)?, side(&flags.new, service, environment)?);
+    let files = diff(&service.store, &old, &new, flags.private)?;
+    if output.is_json() {
+        output.object(&json!({ "same": files.is_empty(), "files": files }));
+    } else {
+        files.iter().for_each(|file| print(file, output));
+    }
+    Ok(Exit::Done)
+}
+
+/// What a person means by one side: a stream, a directory, or a generation.
+fn side(text: &str, service: &Service, environment: &Environment) -> Result<Side, Failure> {
+    let path = Path::new(text);
+    let is_path = text.contains('/') || text.starts_with('.') || fsx::Meta::of_path(path).is_ok();
+    if text != "-" && !is_path {
+        return Ok(Side::Generation(resolve(service, text)?));
+    }
+    let mut stdin = std::io::stdin().lock();
+    let source = if text == "-" { Source::Archive(&mut stdin) } else { Source::Directory(path) };
+    let inspect = |text: Option<&[u8]>| {
+        // a pipeline that cannot be read is no reason not to compare it
+        let chosen = service.choose(text).ok().and_then(|chosen| chosen.pipeline);
+        Ok(chosen.and_then(|pipeline| pipeline.mount).map(Into::into))
+    };
+    let options = PushOptions {
+        record: PushRecord {
+            at: clock::now(),
+            by: environment.actor(),
+            source: text.to_owned(),
+            message: None,
+            parent: None,
+        },
+        copy_links: true,
+        inspected: crate::manager::PIPELINE_FILE,
+        inspect: &inspect,
+        limits: Limits::default(),
+    };
+    let writer = service.store.writer(&service.boot)?;
+    Ok(Side::Scratch(Box::new(writer.scratch(source, &options)?)))
+}
+
+fn print(file: &FileDiff, output: &mut Output) {
+    let path = &file.path;
+    let head = match (&file.old, &file.new) {
+        (None, Some(new)) => output.paint(Colour::Good, &format!("A {path} ({new})")),
+        (Some(old), None) => output.paint(Colour::Bad, &format!("D {path} ({old})")),
+        (Some(old), Some(new)) if old != new => format!("M {path} ({old} -> {new})"),
+        (_, _) => format!("M {path}"),
+    };
+    output.line(head);
+    match &file.content {
+        ContentDiff::None => {}
+        ContentDiff::Private => output.line("  private: its content is not shown; --private shows it"),
+        ContentDiff::Hash { old, new } => {
+            output.line(format!("  content {} -> {}", old.short(), new.short()));
+        }
+        ContentDiff::Values(changes) if changes.is_empty() => output.line("  only comments or layout differ"),
+        ContentDiff::Values(changes) => changes.iter().for_each(|change| output.line(format!("  {change}"))),
+        ContentDiff::Text(text) => {
+            for line in text.lines() {
+                let painted = match line.as_bytes().first() {
+                    Some(b'+') => output.paint(Colour::Good, line),
+                    Some(b'-') => output.paint(Colour::Bad, line),
+                    _ => line.to_owned(),
+                };
+                output.line(painted);
+            }
+        }
+    }
+}
