@@ -1,5 +1,5 @@
 //! `push -`: a tar stream becomes the same generation as the directory that it was made of, and a hostile one
-//! becomes none. Rule S16 of `spec/store.md`.
+//! becomes none. Rule S19 of `spec/store.md`.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod common;
@@ -60,7 +60,7 @@ const HARD: EntryType = EntryType::Link;
 const DIR: EntryType = EntryType::Directory;
 
 #[test]
-fn s16_a_stream_gives_the_id_of_its_directory() {
+fn s19_a_stream_gives_the_id_of_its_directory() {
     let sandbox = Sandbox::new();
     sandbox.write("conf/pointsman.yaml", "version: 1\nmount: /etc/thing\ncheck: \"true\"\n");
     sandbox.write(&format!("conf/{}/deep", "d".repeat(200)), "a name for an extension header\n");
@@ -91,7 +91,7 @@ fn s16_a_stream_gives_the_id_of_its_directory() {
 }
 
 #[test]
-fn s16_a_hostile_stream_is_refused_by_name_and_leaves_nothing() {
+fn s19_a_hostile_stream_is_refused_by_name_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     let cases: &[(&str, &[Crafted<'_>], &str)] = &[
         ("a way up", &[(FILE, "../evil", "", 0o644, b"x")], "../evil"),
@@ -146,7 +146,7 @@ fn s16_a_hostile_stream_is_refused_by_name_and_leaves_nothing() {
 }
 
 #[test]
-fn s16_a_cut_or_broken_stream_is_no_generation() {
+fn s19_a_cut_or_broken_stream_is_no_generation() {
     let sandbox = Sandbox::new();
     sandbox.write("conf/a", "a\n");
     sandbox.write("conf/b", &"b".repeat(3_000));
@@ -167,7 +167,7 @@ fn s16_a_cut_or_broken_stream_is_no_generation() {
 }
 
 #[test]
-fn s16_an_extension_header_is_not_read_without_a_limit() {
+fn s19_an_extension_header_is_not_read_without_a_limit() {
     let sandbox = Sandbox::new();
     let before = sandbox.snapshot();
     let long = vec![b'a'; 1 << 20];

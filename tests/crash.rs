@@ -1,5 +1,5 @@
 //! Killed at every write, rename, link, unlink, sync and directory call in turn, and refused the disk there:
-//! the next command finds the store whole. Rules S14 and S15 of `spec/store.md`.
+//! the next command finds the store whole. Rule S18 of `spec/store.md`.
 //!
 //! An untouched run under strace enumerates the points, then strace injects a fault at each of them.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr)]
@@ -163,7 +163,7 @@ fn verdicts(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
-fn s14_push_survives_a_fault_at_every_call() {
+fn s18_push_survives_a_fault_at_every_call() {
     let (sandbox, one, two) = template();
     sandbox.write("three/a", "a\n");
     sandbox.write("three/changes", "3");
@@ -177,14 +177,14 @@ fn s14_push_survives_a_fault_at_every_call() {
 }
 
 #[test]
-fn s14_push_again_survives_a_fault_at_every_call() {
+fn s18_push_again_survives_a_fault_at_every_call() {
     let (sandbox, one, two) = template();
     let holds = |sandbox: &Sandbox| assert_eq!(listed(sandbox), [two.clone(), one.clone()]);
     sweep(sandbox, &["push", "two"], &holds).all("push again");
 }
 
 #[test]
-fn s15_activate_survives_a_fault_at_every_call() {
+fn s18_activate_survives_a_fault_at_every_call() {
     let (sandbox, _, two) = template();
     let holds = |sandbox: &Sandbox| {
         assert_eq!(sandbox.current().as_ref(), Some(&two));
@@ -194,7 +194,7 @@ fn s15_activate_survives_a_fault_at_every_call() {
 }
 
 #[test]
-fn s15_rollback_survives_a_fault_at_every_call() {
+fn s18_rollback_survives_a_fault_at_every_call() {
     let (sandbox, one, two) = template();
     sandbox.run(&["activate", &two], 0);
     let holds = |sandbox: &Sandbox| {
@@ -205,7 +205,7 @@ fn s15_rollback_survives_a_fault_at_every_call() {
 }
 
 #[test]
-fn s14_tag_survives_a_fault_at_every_call() {
+fn s18_tag_survives_a_fault_at_every_call() {
     let (sandbox, _, two) = template();
     sandbox.run(&["tag", "stable", "@"], 0);
     let holds = |sandbox: &Sandbox| {

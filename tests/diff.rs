@@ -55,7 +55,7 @@ M text
 M tool (file -> executable)";
 
 #[test]
-fn s17_a_diff_is_by_line_by_key_path_or_by_hash_and_shows_no_secret() {
+fn s20_a_diff_is_by_line_by_key_path_or_by_hash_and_shows_no_secret() {
     let sandbox = Sandbox::new();
     two(&sandbox);
     let old = sandbox.run(&["push", "old"], 0);
@@ -77,7 +77,7 @@ fn s17_a_diff_is_by_line_by_key_path_or_by_hash_and_shows_no_secret() {
 }
 
 #[test]
-fn s17_a_side_can_be_a_stream() {
+fn s20_a_side_can_be_a_stream() {
     let sandbox = Sandbox::new();
     two(&sandbox);
     let old = sandbox.run(&["push", "old"], 0);

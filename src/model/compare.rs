@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn p15_values_differ_by_key_path() {
+    fn s20_values_differ_by_key_path() {
         let old = "a: 1\nb: {c: [x, q], d: no}\ngone: {k: v}\n'a/b': 1\n";
         let new = "# a comment\nb: {d: \"no\", c: [x, z, w]}\na: 2\nnew: text\n'a/b': 2\n";
         let expected = [
