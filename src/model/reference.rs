@@ -35,13 +35,11 @@ impl FromStr for Tag {
             || !text.as_bytes()[0].is_ascii_alphanumeric()
         {
             return Err(error(
-                "a tag is 1 to 64 letters, digits, `.`, `_` or `-`, and begins with a letter or digit",
+                "is no name for a tag; write 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
             ));
         }
         if IdPrefix::parse(text).is_some() || text.parse::<GenerationId>().is_ok() {
-            return Err(error(
-                "it could be read as the beginning of an id; a tag needs another letter in it",
-            ));
+            return Err(error("could be read as the beginning of an id; a tag needs another letter in it"));
         }
         Ok(Tag(text.to_owned()))
     }
@@ -62,7 +60,7 @@ pub enum Reference {
 
 /// Text that is neither a reference nor a tag, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("`{text}`: {why}")]
+#[error("`{text}` {why}")]
 pub struct ReferenceError {
     text: String,
     why: &'static str,
@@ -77,8 +75,10 @@ impl FromStr for Reference {
         }
         if let Some(back) = text.strip_prefix("@-") {
             let number = back.parse().ok().filter(|n| *n > 0 && !back.starts_with('+'));
-            let error =
-                || ReferenceError { text: text.chars().take(80).collect(), why: "write `@-1`, `@-2`, .." };
+            let error = || ReferenceError {
+                text: text.chars().take(80).collect(),
+                why: "is no REF; the good ones before are `@-1`, `@-2`, ..",
+            };
             return number.map(Reference::Back).ok_or_else(error);
         }
         if let Ok(id) = text.parse() {
@@ -87,7 +87,9 @@ impl FromStr for Reference {
         if let Some(prefix) = IdPrefix::parse(text) {
             return Ok(Reference::Prefix(prefix));
         }
-        text.parse().map(Reference::Tag)
+        let why = "is no REF; write an id, the beginning of one (4 digits or more), a tag, `@` or `@-1`";
+        let error = |e: ReferenceError| ReferenceError { text: e.text, why };
+        text.parse().map(Reference::Tag).map_err(error)
     }
 }
 

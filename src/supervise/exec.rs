@@ -78,13 +78,13 @@ pub enum ExecError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     /// the program is not there
-    #[error("cannot run {program}: there is no such program")]
+    #[error("cannot run {program}: there is no such program; give its path, or install it")]
     NotFound {
         /// its name
         program: String,
     },
     /// the program is there and could not be run
-    #[error("cannot run {program}: {why}")]
+    #[error("cannot run {program}: {why}; it has to be a program that this user may run")]
     NotRunnable {
         /// its name
         program: String,

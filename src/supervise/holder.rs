@@ -31,7 +31,7 @@ const PACKET: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// there is one already
-    #[error("{} has a {what} already: {who}", run.display())]
+    #[error("{} has a {what} already: {who}; end that one first", run.display())]
     Taken {
         /// `holder` or `supervisor`
         what: &'static str,

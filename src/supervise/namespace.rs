@@ -13,10 +13,12 @@ use crate::fsx::{EntryKind, Meta};
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
     /// the kernel does not let us have one
-    #[error("cannot make a mount namespace: {source}; needs root or user namespaces")]
+    #[error(
+        "cannot make a mount namespace: {why}; it needs root, or user namespaces (user.max_mnt_namespaces above 0)"
+    )]
     Denied {
         /// the system's reason
-        source: Errno,
+        why: Errno,
     },
     /// there is nothing to mount over
     #[error("cannot mount the configuration at {}: there is no such directory", target.display())]
@@ -25,14 +27,14 @@ pub enum NamespaceError {
         target: PathBuf,
     },
     /// one of the mounts failed
-    #[error("cannot {what} {}: {source}", target.display())]
+    #[error("cannot {what} {}: {why}", target.display())]
     Mount {
         /// what was tried
         what: &'static str,
         /// where
         target: PathBuf,
         /// the system's reason
-        source: Errno,
+        why: Errno,
     },
     /// the uid could not be kept in the user namespace
     #[error("cannot keep the user id in a user namespace: {why}")]
@@ -54,14 +56,14 @@ pub(super) fn enter(source: &Path, target: &Path) -> Result<(), NamespaceError> 
         Err(Errno::PERM) => {
             let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
-                .map_err(|source| NamespaceError::Denied { source })?;
+                .map_err(|why| NamespaceError::Denied { why })?;
             write_proc("setgroups", "deny")?;
             write_proc("uid_map", &format!("{uid} {uid} 1"))?;
             write_proc("gid_map", &format!("{gid} {gid} 1"))?;
         }
-        Err(source) => return Err(NamespaceError::Denied { source }),
+        Err(why) => return Err(NamespaceError::Denied { why }),
     }
-    let failed = |what| move |source| NamespaceError::Mount { what, target: target.to_owned(), source };
+    let failed = |what| move |why| NamespaceError::Mount { what, target: target.to_owned(), why };
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(failed("make the mounts private for"))?;
     rustix::mount::mount_bind(source, target).map_err(failed("mount the configuration at"))?;
