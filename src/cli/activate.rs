@@ -3,11 +3,12 @@
 use crate::activation::Plan;
 use crate::manager::{Draft, Service, plan_for, rollback_target, submit};
 use crate::model::{GenerationId, Outcome, Request, StepReport, StepResult, Verdict};
+use crate::store::Kind;
 
 use super::args::{ActFlags, ActivateFlags, DeployFlags, RollbackFlags};
 use super::exit::{Exit, Failure, of_verdict};
 use super::inspect::resolve;
-use super::output::{Colour, Output};
+use super::output::{Colour, Output, first_line};
 use super::place::Environment;
 
 pub(super) fn activate(
@@ -57,7 +58,8 @@ fn act(
 ) -> Result<Exit, Failure> {
     if flags.dry_run {
         let (plan, note) = plan_for(service, request, target, flags.pointer_only, flags.force)?;
-        return Ok(print_plan(&plan, note.as_deref(), output));
+        print_plan(&plan, note.as_deref(), output);
+        return Ok(Exit::Done);
     }
     let draft = Draft {
         request,
@@ -72,14 +74,26 @@ fn act(
             output.talk(line);
         }
     })?;
-    print_outcome(&outcome, output);
-    Ok(of_verdict(outcome.verdict))
+    let exit = match outcome.verdict {
+        // what makes a damaged store a refusal is the damage
+        Verdict::Refused if is_damaged(service, target) => Exit::Damaged,
+        verdict => of_verdict(verdict),
+    };
+    print_outcome(&outcome, exit, output);
+    Ok(exit)
 }
 
-fn print_plan(plan: &Plan, note: Option<&str>, output: &mut Output) -> Exit {
+/// What `--dry-run --json` prints.
+#[derive(serde::Serialize)]
+struct Planned<'a> {
+    note: Option<&'a str>,
+    #[serde(flatten)]
+    plan: &'a Plan,
+}
+
+fn print_plan(plan: &Plan, note: Option<&str>, output: &mut Output) {
     if output.is_json() {
-        output.object(plan);
-        return Exit::Done;
+        return output.object(&Planned { note, plan });
     }
     if let Some(note) = note {
         output.talk(format!("note: {note}"));
@@ -88,7 +102,6 @@ fn print_plan(plan: &Plan, note: Option<&str>, output: &mut Output) -> Exit {
         let verb = if step.run { "run " } else { "skip" };
         output.line(format!("{verb}  {:<12} {}", step.name(), step.why));
     }
-    Exit::Done
 }
 
 fn step_line(report: &StepReport, output: &Output) -> String {
@@ -99,23 +112,38 @@ fn step_line(report: &StepReport, output: &Output) -> String {
         StepResult::Undone => ("undone ", Colour::Dim),
     };
     let time = if report.result == StepResult::Skipped { String::new() } else { format!("{} ms", report.ms) };
-    // a failure's output belongs to the verdict below
-    let why = report.why.lines().next().unwrap_or_default();
-    format!("  {} {:<12} {:>8}  {why}", output.paint(colour, mark), report.step, time)
+    // why it failed is the verdict's to say, once
+    let why = if report.result == StepResult::Failed { "" } else { first_line(&report.why) };
+    let line = format!("  {} {:<12} {time:>8}  {why}", output.paint(colour, mark), report.step);
+    line.trim_end().to_owned()
 }
 
-fn print_outcome(outcome: &Outcome, output: &mut Output) {
+fn is_damaged(service: &Service, id: GenerationId) -> bool {
+    service.store.check_intact(id).is_err_and(|error| error.kind() == Kind::Damaged)
+}
+
+/// Prints the verdict: the result where all is done as asked, else what went wrong.
+fn print_outcome(outcome: &Outcome, exit: Exit, output: &mut Output) {
     if output.is_json() {
         return output.object(outcome);
     }
-    let colour = match outcome.verdict {
-        Verdict::Good | Verdict::Unchanged | Verdict::PointerOnly => Colour::Good,
-        Verdict::Reverted | Verdict::Failed | Verdict::Refused | Verdict::Superseded | Verdict::Stuck => {
-            Colour::Bad
-        }
-    };
+    let colour = if exit == Exit::Done { Colour::Good } else { Colour::Bad };
     let verdict = output.paint(colour, &outcome.verdict.to_string());
-    output.line(format!("event {}: {verdict} ({}): {}", outcome.event, outcome.stage, outcome.reason));
+    let text = format!("event {}: {verdict} ({}): {}", outcome.event, outcome.stage, outcome.reason);
     let serving = outcome.serving.map_or("nothing".to_owned(), |id| id.to_string());
-    output.line(format!("in force: {serving}"));
+    let in_force = format!("in force: {serving}");
+    if exit == Exit::Done {
+        output.line(text);
+        output.line(in_force);
+        return;
+    }
+    output.complain(text);
+    let next = match exit {
+        Exit::Stuck => "; `pointsman status` says what to do",
+        Exit::Damaged => "; push the same content again, which makes it whole",
+        Exit::Busy => "; ask again",
+        _ if outcome.changed => "",
+        _ => ", as before; correct the cause and ask again",
+    };
+    output.talk(format!("{in_force}{next}"));
 }

@@ -5,11 +5,18 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 const AFTER: &str = "\
-REF is a full id, a unique prefix of one (4 digits or more), a tag, `@` (in force) or `@-1` (the good one under it).
+REF: a full id, the unique beginning of one (4 digits or more), a tag, `@` (in force),
+     `@-1` (the good one before it).
 
-Exit codes: 0 done or unchanged; 1 failed or reverted, the last good generation is in force; 2 usage;
-3 no such or ambiguous generation; 4 store damaged; 5 busy, superseded or unreachable, try again;
-6 stuck, a person has to look; 7 refused before anything ran.
+Exit codes:
+  0  done, or nothing was to be done
+  1  failed or reverted; the last good generation is in force
+  2  used wrongly, or no store there
+  3  no such generation, or more than one
+  4  the store is damaged
+  5  busy, superseded or unreachable: try again
+  6  stuck: a person has to look
+  7  refused before anything ran
 
 Examples:
   pointsman -s web init --pipeline pushed
@@ -17,18 +24,21 @@ Examples:
   pointsman -s web rollback
   pointsman -s web status";
 
+/// The heading of the flags that every command has.
+const COMMON: &str = "Common options";
+
 /// Keeps the configuration of services as immutable generations and moves one pointer onto a proven one.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman", version, after_help = AFTER, arg_required_else_help = true)]
 pub(super) struct Args {
     /// The service [default: $POINTSMAN_SERVICE]
-    #[arg(short = 's', long, value_name = "NAME", global = true)]
+    #[arg(short = 's', long, value_name = "NAME", global = true, help_heading = COMMON)]
     pub(super) service: Option<String>,
     /// A store at this path, in place of a named service's
-    #[arg(long, value_name = "DIR", global = true, conflicts_with = "service")]
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "service", help_heading = COMMON)]
     pub(super) store: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long, global = true)]
+    /// Print one JSON object, as spec/cli.md describes it
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(super) json: bool,
     #[command(subcommand)]
     pub(super) command: Command,
@@ -37,50 +47,62 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make an empty store
+    #[command(after_help = "Example: pointsman -s web init --pipeline pushed")]
     Init(InitFlags),
     /// Push a directory and activate it
+    #[command(after_help = "Example: pointsman -s web deploy ./nginx -m 'larger buffers' --tag v42")]
     Deploy(DeployFlags),
     /// Put a directory into the store as a generation; prints its id
+    #[command(after_help = "Example: id=$(pointsman -s web push ./nginx) && pointsman -s web activate $id")]
     Push(PushFlags),
     /// Put a generation in force: loader, checks, pointer, workers, probation
+    #[command(after_help = "Example: pointsman -s web activate 3f9a --dry-run")]
     Activate(ActivateFlags),
     /// Go back to a generation; without REF to the good one before
+    #[command(after_help = "Examples: pointsman -s web rollback\n          pointsman -s web rollback v41")]
     Rollback(RollbackFlags),
-    /// Validate a directory or generation and run its checks; moves nothing
-    Check {
-        /// A directory or a REF
-        #[arg(value_name = "DIR|REF")]
-        target: String,
-    },
-    /// Show what is in force, who looks after it and what runs
+    /// Find out whether a directory or generation would pass; moves nothing
+    #[command(after_help = "Example: pointsman -s web check ./nginx")]
+    Check(CheckFlags),
+    /// Show what is in force and what runs; without a service, of all services
     Status,
-    /// Show the activation events and their verdicts, newest first
+    /// Show what was activated, and the verdicts, newest first
     History {
-        /// Show at most this many
+        /// Show at most so many events [default: all]
         #[arg(short = 'n', long, value_name = "N")]
         limit: Option<usize>,
     },
-    /// Show the generations, newest first
+    /// Show the generations, newest first; `@` marks the one in force
     List {
-        /// Show at most this many
+        /// Show at most so many generations [default: all]
         #[arg(short = 'n', long, value_name = "N")]
         limit: Option<usize>,
     },
-    /// Show a generation, or a file of it (REF:PATH)
+    /// Show a generation, or print a file of it
+    #[command(after_help = "Examples: pointsman -s web show\n          pointsman -s web show @-1:nginx.conf")]
     Show {
         /// The generation, or a file of it
         #[arg(value_name = "REF[:PATH]", default_value = "@")]
         what: String,
     },
     /// Show what differs between two generations, directories or a tar stream
+    #[command(
+        after_help = "Examples: pointsman -s web diff @-1 @\n          pointsman -s web diff @ ./nginx"
+    )]
     Diff(DiffFlags),
-    /// Re-hash everything and name what is damaged
+    /// Read everything again and name what is damaged
     Verify {
-        /// Only this generation
+        /// Only this generation [default: all of them, the pointer and the records]
         #[arg(value_name = "REF")]
         reference: Option<String>,
     },
-    /// Run a command on one generation: `{config}` is replaced, `$POINTSMAN_CONFIG` set, `mount:` applied
+    /// Run a command on one generation, whatever is activated meanwhile
+    #[command(
+        after_help = "In CMD, {config} is the generation's tree, as is $POINTSMAN_CONFIG; `mount:` is applied.
+The exit code is CMD's; 126 where it cannot be run, 127 where it is not there.
+
+Example: pointsman -s web exec @-1 -- nginx -T -c {config}/nginx.conf"
+    )]
     Exec {
         /// The generation
         #[arg(value_name = "REF", default_value = "@")]
@@ -90,6 +112,7 @@ pub(super) enum Command {
         command: Vec<String>,
     },
     /// Name a generation, which keeps it
+    #[command(after_help = "Examples: pointsman -s web tag v42\n          pointsman -s web tag -d v42")]
     Tag(TagFlags),
     /// Print the absolute path of a generation's tree
     Path {
@@ -97,7 +120,7 @@ pub(super) enum Command {
         #[arg(value_name = "REF", default_value = "@")]
         reference: String,
     },
-    /// Carry out activation events until told to end; the workers outlive it
+    /// Carry out activations until told to end; the workers outlive it
     Manager,
     /// Start, watch and replace the workers (the manager starts one where none runs)
     Supervisor {
@@ -117,20 +140,20 @@ pub(super) enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct InitFlags {
-    /// Which pipeline counts: `pushed` is the `pointsman.yaml` of each generation
+    /// `pushed`: let the pointsman.yaml of each generation count, also where root owns the store
     #[arg(long, value_name = "WHICH", value_parser = ["pushed"])]
     pub(super) pipeline: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct PushFlags {
-    /// The directory
+    /// The directory whose content becomes the generation
     #[arg(value_name = "DIR")]
     pub(super) source: PathBuf,
-    /// Why, for `list` and `status`
+    /// Why, as `list` and `status` show it
     #[arg(short, long, value_name = "TEXT")]
     pub(super) message: Option<String>,
-    /// Store what a link outside of the tree points at, in its place
+    /// In place of a link that leads out of DIR, store what it leads to
     #[arg(long)]
     pub(super) copy_links: bool,
     /// Give the generation this tag too
@@ -152,14 +175,24 @@ pub(super) struct DiffFlags {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct CheckFlags {
+    /// A directory (with a `/` in it, or there) or a REF
+    #[arg(value_name = "DIR|REF")]
+    pub(super) target: String,
+    /// As `push --copy-links` would
+    #[arg(long)]
+    pub(super) copy_links: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct ActFlags {
-    /// Move nothing but the pointer: no stage, no worker; the verdict is `pointer-only`, never `good`
+    /// Move only the pointer, run nothing: the verdict is `pointer-only`, never `good`
     #[arg(long)]
     pub(super) pointer_only: bool,
     /// Replace the workers even where nothing changed
     #[arg(long)]
     pub(super) force: bool,
-    /// Print the plan and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 }
@@ -175,7 +208,7 @@ pub(super) struct DeployFlags {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct ActivateFlags {
-    /// The generation; there is no default, because the newest is not always the one that is meant
+    /// The generation; no default: the newest is not always the one that is meant
     #[arg(value_name = "REF")]
     pub(super) reference: String,
     #[command(flatten)]
@@ -196,10 +229,10 @@ pub(super) struct TagFlags {
     /// The tag
     #[arg(value_name = "NAME")]
     pub(super) name: String,
-    /// The generation
-    #[arg(value_name = "REF", default_value = "@")]
-    pub(super) reference: String,
-    /// Take the tag away
-    #[arg(short, long)]
+    /// The generation; the one in force where none is given
+    #[arg(value_name = "REF")]
+    pub(super) reference: Option<String>,
+    /// Take the tag away; its generation stays
+    #[arg(short, long, conflicts_with = "reference")]
     pub(super) delete: bool,
 }

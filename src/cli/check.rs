@@ -5,17 +5,21 @@ use std::path::Path;
 use crate::fsx;
 use crate::manager::{CheckTarget, Service, check};
 
+use super::args::CheckFlags;
 use super::exit::{Exit, Failure};
 use super::inspect::resolve;
 use super::output::{Colour, Output};
 
-pub(super) fn run(target: &str, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
-    // what looks like a path, or is a directory, is one; everything else is a REF
+pub(super) fn run(flags: &CheckFlags, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
+    // what looks like a path, or is there, is one; everything else is a REF
+    let target = flags.target.as_str();
     let path = Path::new(target);
     let is_path = target.contains('/') || target.starts_with('.') || fsx::Meta::of_path(path).is_ok();
     let target = match is_path {
-        true => CheckTarget::Directory(path.to_owned()),
-        false => CheckTarget::Generation(resolve(service, target)?),
+        true => CheckTarget::Directory { path: fsx::absolute(path)?, copy_links: flags.copy_links },
+        false => {
+            CheckTarget::Generation(resolve(service, target).map_err(|failure| neither(target, failure))?)
+        }
     };
     let report = check(service, &target)?;
     let exit = if report.ok { Exit::Done } else { Exit::Failed };
@@ -33,8 +37,18 @@ pub(super) fn run(target: &str, service: &Service, output: &mut Output) -> Resul
         output.talk(format!("  {mark} {name}"));
     }
     match &report.reason {
-        Some(reason) => output.line(reason),
+        Some(reason) => output.complain(reason),
         None => output.line("ok"),
     }
     Ok(exit)
+}
+
+/// What names no generation may have been meant as a directory.
+fn neither(target: &str, failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::NoSuch => {
+            Failure::new(Exit::NoSuch, format!("there is no directory `{target}`, and {}", failure.text()))
+        }
+        _ => failure,
+    }
 }

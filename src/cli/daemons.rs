@@ -23,7 +23,7 @@ pub(super) fn supervisor(
     let run = run_directory(run, place)?;
     let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
     let config = supervise::supervisor::Config { run, program };
-    supervise::supervisor::run(&config).map_err(|e| Failure::new(Exit::Busy, e))?;
+    supervise::supervisor::run(&config)?;
     Ok(Exit::Done)
 }
 
@@ -33,8 +33,7 @@ pub(super) fn holder(
 ) -> Result<Exit, Failure> {
     log();
     let run = run_directory(run, place)?;
-    supervise::holder::run(&run).map_err(|e| Failure::new(Exit::Busy, e))?;
-    Ok(Exit::Done)
+    match supervise::holder::run(&run)? {}
 }
 
 fn run_directory(

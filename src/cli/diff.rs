@@ -22,7 +22,7 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<Exit, Failure> {
     if flags.old == "-" && flags.new == "-" {
-        return Err(Failure::usage("only one side can be a stream"));
+        return Err(Failure::usage("only one side can be a stream; give a REF or a directory for the other"));
     }
     let (old, new) = (side(&flags.old, service, environment)?, side(&flags.new, service, environment)?);
     let files = diff(&service.store, &old, &new, flags.private)?;
@@ -45,7 +45,8 @@ fn side(text: &str, service: &Service, environment: &Environment) -> Result<Side
     let source = if text == "-" { Source::Archive(&mut stdin) } else { Source::Directory(path) };
     let inspect = |text: Option<&[u8]>| {
         // a pipeline that cannot be read is no reason not to compare it
-        let chosen = service.choose(text).ok().and_then(|chosen| chosen.pipeline);
+        let chosen =
+            service.choose(crate::manager::PIPELINE_FILE, text).ok().and_then(|chosen| chosen.pipeline);
         Ok(chosen.and_then(|pipeline| pipeline.mount).map(Into::into))
     };
     let options = PushOptions {

@@ -1,7 +1,8 @@
 //! `pointsman exec`
 
+use std::path::Path;
+
 use crate::manager::Service;
-use crate::model::placeholder::expand;
 use crate::supervise;
 
 use super::exit::{Exit, Failure};
@@ -13,10 +14,9 @@ pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Res
     let lease = service.store.lease(id)?;
     let config = service.store.tree_path(id);
     let mount = service.pipeline(id)?.pipeline.and_then(|pipeline| pipeline.mount);
-    let lookup = |name: &str| (name == "config").then(|| config.display().to_string());
-    let words: Result<Vec<String>, _> = command.iter().map(|word| expand(word, &lookup)).collect();
-    let words = words.map_err(|e| Failure::new(Exit::Usage, e))?;
-    lease.keep_across_exec().map_err(|e| Failure::new(Exit::Failed, e))?;
-    let error = supervise::exec::become_command(&words, &config, mount.as_deref().map(std::path::Path::new));
-    Err(Failure::new(Exit::Failed, error))
+    // nothing else in braces means anything here: it may be a shell's or awk's
+    let shown = config.display().to_string();
+    let words: Vec<String> = command.iter().map(|word| word.replace("{config}", &shown)).collect();
+    lease.keep_across_exec()?;
+    Err(supervise::exec::become_command(&words, &config, mount.as_deref().map(Path::new)).into())
 }

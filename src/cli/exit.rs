@@ -1,8 +1,14 @@
 //! From errors and verdicts to exit codes: the one table.
 
-use crate::manager::ManagerError;
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use crate::fsx::FsError;
+use crate::manager::{ManagerError, chain};
 use crate::model::Verdict;
 use crate::store::{EventError, Kind, PointerError, PushError, RefError, StoreError};
+use crate::supervise::exec::ExecError;
+use crate::supervise::holder::DaemonError;
 
 /// The exit codes. Stable: scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,23 +29,55 @@ pub(super) enum Exit {
     Stuck = 6,
     /// refused before anything ran
     Refused = 7,
+    /// `exec`: the program is there and cannot be run; what shells say
+    NotRunnable = 126,
+    /// `exec`: there is no such program; what shells say
+    NoProgram = 127,
 }
 
 /// A command that could not be done, and why.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
-    pub(super) error: Box<dyn std::error::Error>,
+    pub(super) error: Box<dyn Error>,
 }
 
 impl Failure {
-    pub(super) fn new(exit: Exit, error: impl Into<Box<dyn std::error::Error>>) -> Failure {
+    pub(super) fn new(exit: Exit, error: impl Into<Box<dyn Error>>) -> Failure {
         Failure { exit, error: error.into() }
     }
 
     pub(super) fn usage(message: impl Into<String>) -> Failure {
         Failure::new(Exit::Usage, message.into())
     }
+
+    /// The chain of reasons, once, and the next step.
+    pub(super) fn text(&self) -> String {
+        let mut text = chain(&*self.error);
+        // an error of ours says what to do behind a semicolon; a bare one of the system does not
+        if !text.contains("; ")
+            && let Some(next) = next_step(&*self.error)
+        {
+            text.push_str("; ");
+            text.push_str(next);
+        }
+        text
+    }
+}
+
+/// What can be done about the system's reason at the end of the chain.
+fn next_step(mut error: &(dyn Error + 'static)) -> Option<&'static str> {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    Some(match error.downcast_ref::<io::Error>()?.kind() {
+        ErrorKind::NotFound => "give a path that is there",
+        ErrorKind::NotADirectory => "give a directory",
+        ErrorKind::PermissionDenied => "run it as a user who may, or change the rights",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room and run it again",
+        ErrorKind::ReadOnlyFilesystem => "make the file system writable and run it again",
+        _ => return None,
+    })
 }
 
 /// The exit code of a verdict.
@@ -60,6 +98,7 @@ fn of_kind(kind: Kind) -> Exit {
         Kind::Damaged => Exit::Damaged,
         Kind::Busy => Exit::Busy,
         Kind::Refused => Exit::Refused,
+        Kind::NoStore => Exit::Usage,
     }
 }
 
@@ -75,6 +114,34 @@ macro_rules! failure_by_kind {
 
 failure_by_kind!(StoreError, EventError, PointerError, PushError, RefError);
 
+impl From<FsError> for Failure {
+    fn from(error: FsError) -> Failure {
+        Failure::new(Exit::Failed, error)
+    }
+}
+
+impl From<ExecError> for Failure {
+    fn from(error: ExecError) -> Failure {
+        let exit = match &error {
+            ExecError::NotFound { .. } => Exit::NoProgram,
+            ExecError::NotRunnable { .. } => Exit::NotRunnable,
+            ExecError::Namespace(_) => Exit::Refused,
+            ExecError::Abandoned | ExecError::Unreadable { .. } | ExecError::Setup { .. } => Exit::Failed,
+        };
+        Failure::new(exit, error)
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Failure {
+        let exit = match &error {
+            DaemonError::Taken { .. } => Exit::Busy,
+            DaemonError::Files { .. } | DaemonError::System { .. } => Exit::Failed,
+        };
+        Failure::new(exit, error)
+    }
+}
+
 impl From<ManagerError> for Failure {
     fn from(error: ManagerError) -> Failure {
         let exit = match &error {
@@ -83,7 +150,11 @@ impl From<ManagerError> for Failure {
             ManagerError::Pointer(error) => of_kind(error.kind()),
             ManagerError::NoSupervisor(_) | ManagerError::NotWaited { .. } => Exit::Busy,
             ManagerError::NothingToRollBackTo => Exit::NoSuch,
-            ManagerError::Pipeline(_) | ManagerError::Section(_) => Exit::Refused,
+            ManagerError::Push(error) => of_kind(error.kind()),
+            ManagerError::Pipeline(_)
+            | ManagerError::NoDocument { .. }
+            | ManagerError::Section(_)
+            | ManagerError::MayNotMount { .. } => Exit::Refused,
             ManagerError::File(_) | ManagerError::Watch(_) | ManagerError::Signals(_) => Exit::Failed,
         };
         Failure::new(exit, error)

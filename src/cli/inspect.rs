@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::manager::Service;
-use crate::model::{Class, GenerationId, Node, Reference, RelPath};
+use crate::model::{Class, GenerationId, Node, PushRecord, Reference, RelPath};
 
 use super::exit::{Exit, Failure};
-use super::output::Output;
+use super::output::{Output, count, when};
 
 /// The generation that a person means.
 pub(super) fn resolve(service: &Service, text: &str) -> Result<GenerationId, Failure> {
@@ -17,10 +17,16 @@ pub(super) fn resolve(service: &Service, text: &str) -> Result<GenerationId, Fai
 pub(super) fn show(what: &str, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
     if let Some((reference, path)) = what.split_once(':') {
         let id = resolve(service, reference)?;
-        let path = RelPath::new(path)
-            .map_err(|e| Failure::usage(format!("`{path}` is no path in a generation: {e}")))?;
+        let path = RelPath::new(path).map_err(|e| {
+            Failure::usage(format!("`{path}` is no path in a generation, {e}; write REF:PATH"))
+        })?;
         let content = service.store.read_file(id, &path)?;
-        output.bytes(&content);
+        if output.is_json() {
+            let (bytes, text) = (content.len(), String::from_utf8(content).ok());
+            output.object(&json!({ "id": id, "path": path, "bytes": bytes, "text": text }));
+        } else {
+            output.bytes(&content);
+        }
         return Ok(Exit::Done);
     }
     let id = resolve(service, what)?;
@@ -33,7 +39,8 @@ pub(super) fn show(what: &str, service: &Service, output: &mut Output) -> Result
         return Ok(Exit::Done);
     }
     output.line(format!("generation {id}"));
-    output.line(format!("pushed     {} by {} from {}", info.record.at, info.record.by, info.record.source));
+    let PushRecord { at, by, source, .. } = &info.record;
+    output.line(format!("pushed     {} by {by} from {source}", when(*at)));
     if let Some(message) = &info.record.message {
         output.line(format!("message    {message}"));
     }
@@ -43,7 +50,8 @@ pub(super) fn show(what: &str, service: &Service, output: &mut Output) -> Result
     for tag in &info.listed.tags {
         output.line(format!("tag        {tag}"));
     }
-    output.line(format!("content    {} entries, {} bytes", info.manifest.len(), info.manifest.bytes()));
+    let entries_in = count(info.manifest.len() as u64, "entry", "entries");
+    output.line(format!("content    {entries_in}, {}", count(info.manifest.bytes(), "byte", "bytes")));
     for (node, path) in entries {
         output.line(format!("  {node:<24} {path}"));
     }
@@ -90,7 +98,11 @@ pub(super) fn verify(
         for damage in &damage {
             output.line(damage.to_string());
         }
-        output.talk("push the same content again from an intact copy: that makes it whole");
+        if damage.iter().any(|damage| damage.generation.is_some()) {
+            output.complain("the store is damaged; a damaged generation is whole again when the same content is pushed again");
+        } else {
+            output.complain("the store is damaged; put back from a backup what is named, or remove it");
+        }
     }
     Ok(if damage.is_empty() { Exit::Done } else { Exit::Damaged })
 }

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::manager::Service;
+use crate::model::Tag;
 
 use super::exit::{Exit, Failure};
-use super::output::{Colour, Output};
+use super::output::{Output, first_line, when};
 
 pub(super) fn generations(
     service: &Service,
@@ -14,23 +15,23 @@ pub(super) fn generations(
 ) -> Result<Exit, Failure> {
     let mut generations = service.store.list()?;
     generations.reverse();
+    if generations.is_empty() && !output.is_json() {
+        output.talk("no generation yet: `pointsman push DIR`");
+    }
     generations.truncate(limit.unwrap_or(usize::MAX));
     if output.is_json() {
         output.object(&json!({ "generations": generations }));
         return Ok(Exit::Done);
     }
-    if generations.is_empty() {
-        output.talk("no generation yet: `pointsman push DIR`");
-    }
+    let tags = |tags: &[Tag]| tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let width = generations.iter().map(|generation| tags(&generation.tags).len()).max().unwrap_or_default();
     for generation in generations {
         let mark = if generation.current { "@" } else { " " };
-        let good = if generation.good { "good" } else { "    " };
-        let tags: Vec<_> = generation.tags.iter().map(ToString::to_string).collect();
-        let message = generation.message.unwrap_or_default();
-        let short = &generation.id.to_string()[..12];
-        let at = generation.at.strftime("%F %T");
-        let line = format!("{mark} {short}  {at}  {good}  {}  {message}", tags.join(","));
-        output.line(line.trim_end());
+        let good = if generation.good { "good" } else { "" };
+        let id = &generation.id.to_string()[..12];
+        let (at, tags) = (when(generation.at), tags(&generation.tags));
+        let message = generation.message.as_deref().map(first_line).unwrap_or_default();
+        output.line(format!("{mark} {id}  {at}  {good:<4}  {tags:<width$}  {message}").trim_end());
     }
     Ok(Exit::Done)
 }
@@ -38,26 +39,25 @@ pub(super) fn generations(
 pub(super) fn history(service: &Service, limit: Option<usize>, output: &mut Output) -> Result<Exit, Failure> {
     let mut entries = service.store.history()?;
     entries.reverse();
+    if entries.is_empty() && !output.is_json() {
+        output.talk("no event yet: `pointsman activate REF`");
+    }
     entries.truncate(limit.unwrap_or(usize::MAX));
     if output.is_json() {
         output.object(&json!({ "events": entries }));
         return Ok(Exit::Done);
     }
-    if entries.is_empty() {
-        output.talk("no event yet: `pointsman activate REF`");
-    }
     for entry in entries {
-        let at = entry.asked.strftime("%F %T");
+        let at = when(entry.asked);
         let request = format!("{:?}", entry.request).to_lowercase();
         let (verdict, reason) = match &entry.end {
-            None => (output.paint(Colour::Dim, "running"), String::new()),
-            Some(end) => (end.verdict.to_string(), end.reason.lines().next().unwrap_or_default().to_owned()),
+            None => ("pending".to_owned(), ""),
+            Some(end) => (end.verdict.to_string(), first_line(&end.reason)),
         };
-        output.line(format!(
-            "{:>4}  {at}  {request:<9} {}  {verdict:<12} {reason}",
-            entry.number,
-            entry.target.short()
-        ));
+        let target = entry.target.short();
+        output.line(
+            format!("{:>4}  {at}  {request:<9} {target}  {verdict:<12}  {reason}", entry.number).trim_end(),
+        );
     }
     Ok(Exit::Done)
 }

@@ -28,29 +28,39 @@ use output::Output;
 
 /// Runs the command that `arguments` name, and gives the exit code.
 ///
-/// Results go to stdout, talk to stderr. The codes are those of DESIGN: 0 done, 1 failed, 2 usage, 3 no such
-/// generation, 4 store damaged, 5 try again, 6 stuck, 7 refused before anything ran.
+/// Results go to stdout, talk to stderr; the codes are in `exit`, the rules in `spec/cli.md`.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> u8 {
-    let args = match Args::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
-        Err(error) => {
-            // help and version are errors to clap, and go to stdout with status 0
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 };
-        }
+        Err(error) => return misused(&error, &arguments) as u8,
     };
     if let Command::ExecSpec { descriptor } = args.command {
         return daemons::exec(descriptor);
     }
     // a reader that goes away (`| head`) ends the output, not the work
     let mut output = Output::new(args.json);
-    match dispatch(args, environment, &mut output) {
-        Ok(exit) => exit as u8,
-        Err(failure) => {
-            output.failure(&failure);
-            failure.exit as u8
-        }
+    let exit = dispatch(args, environment, &mut output).unwrap_or_else(|failure| {
+        output.failure(&failure);
+        failure.exit
+    });
+    output.finish(exit) as u8
+}
+
+/// What the parser says: an error, or help and version, which are errors to it, too.
+fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Done;
     }
+    let json = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+    let text = error.to_string();
+    // up to the empty line: after it come usage and hints
+    let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let what = what.join(" ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    Output::new(json).error_object(&format!("{what}; `pointsman --help` shows what there is"), Exit::Usage);
+    Exit::Usage
 }
 
 fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Result<Exit, Failure> {
@@ -62,7 +72,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Deploy(flags) => activate::deploy(&flags, &open()?, environment, output),
         Command::Activate(flags) => activate::activate(&flags, &open()?, environment, output),
         Command::Rollback(flags) => activate::rollback(&flags, &open()?, environment, output),
-        Command::Check { target } => check::run(&target, &open()?, output),
+        Command::Check(flags) => check::run(&flags, &open()?, output),
         Command::Status => match (&args.service, &args.store, &environment.service) {
             (None, None, None) => status::all(environment, output),
             _ => status::run(&open()?, output),

@@ -1,15 +1,18 @@
 //! Results to stdout, talk to stderr. A reader that goes away ends the output, not the work.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 
 /// Where a command prints.
 pub(super) struct Output {
     json: bool,
     colour: bool,
+    /// why the result could not be written; a reader that went away is no reason
+    lost: Option<std::io::Error>,
 }
 
 /// The colours, used on a terminal only.
@@ -22,7 +25,8 @@ pub(super) enum Colour {
 
 impl Output {
     pub(super) fn new(json: bool) -> Output {
-        Output { json, colour: std::io::stdout().is_terminal() && std::io::stderr().is_terminal() }
+        let colour = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        Output { json, colour, lost: None }
     }
 
     /// Whether one JSON object is wanted.
@@ -32,14 +36,18 @@ impl Output {
 
     /// A line of the result.
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref());
+        self.bytes(format!("{}\n", text.as_ref()).as_bytes());
     }
 
     /// Bytes of the result, as they are.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(bytes);
-        let _ = stdout.flush();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        if let Err(error) = written
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            self.lost = Some(error);
+        }
     }
 
     /// The result as JSON.
@@ -53,6 +61,12 @@ impl Output {
         let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
     }
 
+    /// What did not go well, as everything that fails begins.
+    pub(super) fn complain(&mut self, text: impl AsRef<str>) {
+        let program = self.paint(Colour::Bad, "pointsman:");
+        self.talk(format!("{program} {}", text.as_ref()));
+    }
+
     pub(super) fn paint(&self, colour: Colour, text: &str) -> String {
         let code = match colour {
             Colour::Good => 32,
@@ -62,18 +76,39 @@ impl Output {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A command that could not be done: the chain of reasons, once.
+    /// A command that could not be done.
     pub(super) fn failure(&mut self, failure: &Failure) {
-        let mut text = failure.error.to_string();
-        let mut source = failure.error.source();
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        if self.json {
-            self.object(&serde_json::json!({ "error": text, "exit": failure.exit as u8 }));
-        }
-        self.talk(format!("{} {text}", self.paint(Colour::Bad, "pointsman:")));
+        let text = failure.text();
+        self.error_object(&text, failure.exit);
+        self.complain(text);
     }
+
+    /// With `--json`: why a command could not be done.
+    pub(super) fn error_object(&mut self, text: &str, exit: Exit) {
+        if self.json {
+            self.object(&serde_json::json!({ "error": text, "exit": exit as u8 }));
+        }
+    }
+
+    /// The exit code of a command that ended with `exit`: a result that could not be written is a failure.
+    pub(super) fn finish(&mut self, exit: Exit) -> Exit {
+        let Some(error) = self.lost.take() else { return exit };
+        self.complain(format!("cannot write the result to stdout: {error}; what was asked for is done"));
+        if exit == Exit::Done { Exit::Failed } else { exit }
+    }
+}
+
+/// A time as people read it: to the second, UTC.
+pub(super) fn when(at: Timestamp) -> String {
+    at.strftime("%F %TZ").to_string()
+}
+
+/// `1 entry`, `2 entries`.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// The first line of a reason that may have the output of a program under it.
+pub(super) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }

@@ -57,6 +57,8 @@ impl Environment {
 
 /// What a store without a name calls its single `worker:` group.
 const UNNAMED: &str = "worker";
+/// The host file of a store without a name.
+const HOST_FILE: &str = "host.yaml";
 
 /// Finds the place of the service that the flags or the environment name.
 pub(super) fn resolve(
@@ -65,11 +67,11 @@ pub(super) fn resolve(
     environment: &Environment,
 ) -> Result<Place, Failure> {
     if let Some(store) = store {
-        let root = fsx::absolute(store).map_err(|e| Failure::new(super::Exit::Failed, e))?;
+        let root = fsx::absolute(store)?;
         return Ok(Place {
             name: UNNAMED.to_owned(),
             run: root.join("run"),
-            host: root.join("host.yaml"),
+            host: root.join(HOST_FILE),
             root,
             program: environment.program(),
         });
@@ -98,11 +100,25 @@ pub(super) fn named(name: &str, environment: &Environment) -> Result<Place, Fail
         };
         let host = match config {
             Some(config) => config.join("pointsman").join(format!("{name}.yaml")),
-            None => root.join("host.yaml"),
+            None => root.join(HOST_FILE),
         };
         (run, host)
     };
     Ok(Place { name: name.to_owned(), root, run, host, program: environment.program() })
+}
+
+/// The name of the service at `place`; `None` where it is a store without one.
+pub(super) fn name_of(place: &Place) -> Option<&str> {
+    let unnamed = place.name == UNNAMED && place.host == place.root.join(HOST_FILE);
+    (!unnamed).then_some(&place.name)
+}
+
+/// The flags that name `place`.
+pub(super) fn flags_of(place: &Place) -> String {
+    match name_of(place) {
+        Some(name) => format!("-s {name}"),
+        None => format!("--store {}", place.root.display()),
+    }
 }
 
 /// Opens the service at `place`.

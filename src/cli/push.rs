@@ -1,6 +1,6 @@
 //! `pointsman push`
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use crate::fsx;
 use crate::manager::{PIPELINE_FILE, PipelineSource, Service, clock};
@@ -34,22 +34,22 @@ pub(super) fn push(
     environment: &Environment,
     output: &mut Output,
 ) -> Result<Pushed, Failure> {
-    let writer = service.store.writer(&service.boot).map_err(Failure::from)?;
     let tag = flags.tag.as_deref().map(str::parse::<Tag>).transpose();
     let tag = tag.map_err(|e| Failure::new(Exit::Usage, e))?;
     let from_stdin = flags.source.as_os_str() == "-";
-    let path = fsx::absolute(&flags.source).map_err(|e| Failure::new(Exit::Failed, e))?;
+    let path = fsx::absolute(&flags.source)?;
+    let writer = service.store.writer(&service.boot)?;
+    // that it cannot be read is no fault of what is pushed
+    service.place.host_file()?;
     let mut stdin = std::io::stdin().lock();
     let (source, name) = match from_stdin {
         true => (Source::Archive(&mut stdin), "a tar stream".to_owned()),
         false => (Source::Directory(&path), path.display().to_string()),
     };
-    let ignored = Cell::new(false);
-    let inspect = |text: Option<&[u8]>| {
-        let chosen = service.choose(text).map_err(|e| crate::manager::chain(&e))?;
-        ignored.set(chosen.source == PipelineSource::Ignored);
-        Ok(chosen.pipeline.and_then(|pipeline| pipeline.mount).map(Into::into))
-    };
+    let pipeline = if from_stdin { PIPELINE_FILE.into() } else { path.join(PIPELINE_FILE) };
+    let pipeline = pipeline.display().to_string();
+    let chosen = RefCell::new(None);
+    let inspect = |text: Option<&[u8]>| service.inspect(&pipeline, text, &chosen);
     let record = PushRecord {
         at: clock::now(),
         by: environment.actor(),
@@ -65,7 +65,7 @@ pub(super) fn push(
         limits: Limits::default(),
     };
     let pushed = writer.push(source, options)?;
-    if ignored.get() {
+    if chosen.take().is_some_and(|chosen| chosen.source == PipelineSource::Ignored) {
         output.talk(format!("note: {}", service.ignored_pipeline()));
     }
     if let Some(tag) = tag {

@@ -6,57 +6,68 @@ use crate::fsx::{self, Dir};
 use crate::manager::{Service, StatusReport, status};
 
 use super::exit::{Exit, Failure};
-use super::output::{Colour, Output};
-use super::place::{Environment, named, open};
+use super::output::{Colour, Output, count, first_line, when};
+use super::place::{Environment, name_of, named, open};
 
 pub(super) fn run(service: &Service, output: &mut Output) -> Result<Exit, Failure> {
     let report = status(service)?;
     if output.is_json() {
         output.object(&report);
     } else {
-        print(&report, output);
+        print(&report, name_of(&service.place), output);
     }
     Ok(Exit::Done)
 }
 
 /// Every named service of this host.
 pub(super) fn all(environment: &Environment, output: &mut Output) -> Result<Exit, Failure> {
-    let failed = |e| Failure::new(Exit::Failed, e);
     let stores = environment.stores()?;
-    let names = match fsx::optional(Dir::open(&stores)).map_err(failed)? {
-        Some(dir) => dir.names().map_err(failed)?,
+    let names = match fsx::optional(Dir::open(&stores))? {
+        Some(dir) => dir.names()?,
         None => Vec::new(),
     };
-    let mut reports = Vec::new();
-    for name in names {
-        let Some(name) = name.to_str() else { continue };
-        if let Ok(place) = named(name, environment) {
-            reports.push(status(&open(place)?)?);
+    let mut services = Vec::new();
+    let mut exit = Exit::Done;
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        // what is no service's name is none of ours
+        let Ok(place) = named(name, environment) else { continue };
+        match open(place).and_then(|service| Ok(status(&service)?)) {
+            Ok(report) => {
+                if !output.is_json() {
+                    print(&report, Some(name), output);
+                    output.line("");
+                }
+                services.push(json!(report));
+            }
+            // one that is broken hides none of the others
+            Err(failure) => {
+                let error = failure.text();
+                output.complain(format!("{name}: {error}"));
+                exit = failure.exit;
+                services.push(json!({ "service": name, "error": error, "exit": exit as u8 }));
+            }
         }
     }
     if output.is_json() {
-        output.object(&json!({ "services": reports }));
-        return Ok(Exit::Done);
-    }
-    if reports.is_empty() {
+        output.object(&json!({ "services": services }));
+    } else if services.is_empty() {
         output.talk(format!("no service in {}: `pointsman -s NAME init` makes one", stores.display()));
     }
-    for report in &reports {
-        print(report, output);
-        output.line("");
-    }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
-fn print(report: &StatusReport, output: &mut Output) {
-    output.line(format!("service    {} ({})", report.service, report.store));
+fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
+    match name {
+        Some(name) => output.line(format!("service    {name} ({})", report.store)),
+        None => output.line(format!("store      {}", report.store)),
+    }
     match report.current {
         Some(id) => output.line(format!("in force   {id}")),
         None => output.line("in force   nothing"),
     }
     if let Some(push) = &report.push {
         let message = push.message.as_deref().map(|m| format!(": {m}")).unwrap_or_default();
-        output.line(format!("pushed     {} by {}{message}", push.at.strftime("%F %T"), push.by));
+        output.line(format!("pushed     {} by {}{message}", when(push.at), push.by));
     }
     if report.last_good != report.current
         && let Some(good) = report.last_good
@@ -71,16 +82,19 @@ fn print(report: &StatusReport, output: &mut Output) {
         output.line(format!("activating event {} to {}{stage}", activation.event, activation.target.short()));
     }
     if let Some(last) = &report.last {
-        let reason = last.reason.lines().next().unwrap_or_default();
-        output.line(format!("last event {}: {} ({reason})", last.event, last.verdict));
+        let reason = first_line(&last.reason);
+        output.line(format!("last       event {}: {} ({reason})", last.event, last.verdict));
     }
     for worker in &report.workers {
         let state = format!("{:?}", worker.state).to_lowercase();
         let colour = if state == "failed" { Colour::Bad } else { Colour::Good };
-        let exits =
-            if worker.exits == 0 { String::new() } else { format!(", {} unasked exits", worker.exits) };
+        let exits = if worker.exits == 0 {
+            String::new()
+        } else {
+            format!(", {}", count(worker.exits, "unasked exit", "unasked exits"))
+        };
         let note = if worker.note.is_empty() { String::new() } else { format!(": {}", worker.note) };
-        let note = note.lines().next().unwrap_or_default();
+        let note = first_line(&note);
         output.line(format!(
             "worker     {:<12} {:<8} {} {}{exits}{note}",
             worker.slot.to_string(),

@@ -1,25 +1,31 @@
 //! `pointsman check`: validates a directory or generation and runs its loader and checks; moves nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::fsx::{self, Dir};
-use crate::model::{GenerationId, Pipeline};
+use crate::fsx;
+use crate::model::{Actor, Command, GenerationId, Pipeline, PushRecord};
+use crate::store::{Limits, PushOptions, Source, Writer};
 use crate::supervise::Launch;
-use crate::supervise::oneshot::{self, Cancel, OneShot};
+use crate::supervise::oneshot::{self, Cancel};
 
-use super::facts::PipelineSource;
-use super::outside::verdict_of;
-use super::service::PIPELINE_FILE;
-use super::{ManagerError, Service};
+use super::outside::{may_mount, stage_shot, verdict_of};
+use super::service::{PIPELINE_FILE, PipelineSource};
+use super::{ManagerError, Service, clock};
 
 /// What is checked.
 #[derive(Clone, Debug)]
 pub enum CheckTarget {
     /// a directory that is not in the store
-    Directory(PathBuf),
+    Directory {
+        /// where
+        path: PathBuf,
+        /// as [`PushOptions`] has it
+        copy_links: bool,
+    },
     /// a generation of the store
     Generation(GenerationId),
 }
@@ -37,62 +43,85 @@ pub struct CheckReport {
     pub note: Option<String>,
 }
 
-/// The largest pipeline that is read, in bytes; the reader has its own, smaller limit.
-const LARGEST: u64 = 1 << 20;
-
-/// Validates the pipeline, runs the loader into a directory that is thrown away, and then the checks.
+/// Validates the content and the pipeline, runs the loader into a directory that is thrown away, and then
+/// the checks.
 ///
 /// # Errors
-/// What cannot even be checked: an unreadable directory, a pipeline that says what it must not.
+/// What cannot even be checked: what a push would refuse, a pipeline that says what it must not, damage,
+/// no right to mount.
 pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, ManagerError> {
-    let (config, pushed) = match target {
-        CheckTarget::Directory(path) => {
-            let dir = Dir::open(path).map_err(ManagerError::File)?;
-            let pushed = fsx::optional(dir.read(PIPELINE_FILE, LARGEST)).map_err(ManagerError::File)?;
-            (fsx::canonical(path).map_err(ManagerError::File)?, service.choose(pushed.as_deref())?)
+    let writer = service.store.writer(&service.boot)?;
+    let (config, chosen) = match target {
+        CheckTarget::Directory { path, copy_links } => {
+            service.place.host_file()?;
+            let name = path.join(PIPELINE_FILE).display().to_string();
+            let chosen = RefCell::new(None);
+            let inspect = |text: Option<&[u8]>| service.inspect(&name, text, &chosen);
+            let record = PushRecord {
+                at: clock::now(),
+                by: Actor::default(),
+                source: path.display().to_string(),
+                message: None,
+                parent: None,
+            };
+            let limits = Limits::default();
+            let options = PushOptions {
+                record,
+                copy_links: *copy_links,
+                inspected: PIPELINE_FILE,
+                inspect: &inspect,
+                limits,
+            };
+            drop(writer.scratch(Source::Directory(path), &options)?);
+            let chosen = chosen.take().expect("whatever is read is inspected");
+            (fsx::canonical(path).map_err(ManagerError::File)?, chosen)
         }
-        CheckTarget::Generation(id) => (service.store.tree_path(*id), service.pipeline(*id)?),
+        CheckTarget::Generation(id) => {
+            service.store.check_intact(*id)?;
+            (service.store.tree_path(*id), service.pipeline(*id)?)
+        }
     };
-    let note = match pushed.source {
+    let note = match chosen.source {
         PipelineSource::Ignored => Some(service.ignored_pipeline()),
         PipelineSource::None => Some("there is no pipeline: nothing but the pointer would move".to_owned()),
         PipelineSource::Host | PipelineSource::Pushed => None,
     };
     let mut report = CheckReport { ok: true, ran: Vec::new(), reason: None, note };
-    if let Some(pipeline) = pushed.pipeline {
-        run(service, &pipeline, &config, &mut report)?;
+    if let Some(pipeline) = chosen.pipeline {
+        run(service, &writer, &pipeline, &config, &mut report)?;
     }
     Ok(report)
 }
 
 fn run(
     service: &Service,
+    writer: &Writer,
     pipeline: &Pipeline,
-    config: &std::path::Path,
+    config: &Path,
     report: &mut CheckReport,
 ) -> Result<(), ManagerError> {
-    let writer = service.store.writer(&service.boot)?;
     let scratch = match &pipeline.loader {
         Some(_) => Some(writer.stage_loaded()?),
         None => None,
     };
+    let launch = |command: &Command| Launch {
+        command: command.clone(),
+        env: BTreeMap::new(),
+        config: config.to_owned(),
+        loaded: scratch.as_ref().map(|staging| staging.path().to_owned()),
+        mount: pipeline.mount.as_ref().map(PathBuf::from),
+    };
+    if pipeline.mount.is_some() {
+        let nothing = Command(vec!["true".to_owned()]);
+        may_mount(service, launch(&nothing)).map_err(|why| ManagerError::MayNotMount { why })?;
+    }
     let loader = pipeline.loader.iter().map(|l| ("loader".to_owned(), &l.command, l.timeout));
     let checks = pipeline.checks.iter().map(|c| (format!("`{c}`"), c, pipeline.check_timeout));
     for (name, command, timeout) in loader.chain(checks) {
-        let launch = Launch {
-            command: command.clone(),
-            env: BTreeMap::new(),
-            config: config.to_owned(),
-            loaded: scratch.as_ref().map(|staging| staging.path().to_owned()),
-            mount: pipeline.mount.as_ref().map(PathBuf::from),
-        };
-        let run = service.place.run.clone();
-        let output = run.join("log/stages.log");
-        let one_shot = OneShot { launch, run, timeout, output };
         report.ran.push(name.clone());
         let cancel = Cancel::new().map_err(ManagerError::Signals)?;
-        let done = oneshot::run(&one_shot, &service.place.program, &cancel);
-        if let Err(why) = verdict_of(&name, done) {
+        let one_shot = stage_shot(service, launch(command), timeout);
+        if let Err(why) = verdict_of(&name, oneshot::run(&one_shot, &service.place.program, &cancel)) {
             report.ok = false;
             report.reason = Some(why);
             return Ok(());

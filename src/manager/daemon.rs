@@ -20,6 +20,9 @@ use super::{ManagerError, Service, clock};
 /// Waits where another engine holds the lock.
 pub fn run(service: &Service) -> Result<(), ManagerError> {
     let writer = service.store.writer(&service.boot)?;
+    // what nothing could be done with is said before anything is started
+    service.store.current()?;
+    service.place.host_file()?;
     let wake = Wake::on(&service.store.events_path())?;
     let _lock = match writer.engine_lock(false)? {
         Some(lock) => lock,

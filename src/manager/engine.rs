@@ -304,7 +304,10 @@ impl Run<'_, '_> {
         let plan = &activation.plan;
         let changed = self.engine.service.store.current()? != plan.from;
         let reason = match reason.is_empty() {
-            true => said(verdict, &plan.target.short(), plan.slots.len()),
+            true => {
+                let note = self.outside.note().map(|note| format!("; {note}")).unwrap_or_default();
+                said(verdict, &plan.target.short(), plan.slots.len()) + &note
+            }
             false => reason,
         };
         let steps = std::mem::take(&mut self.steps);

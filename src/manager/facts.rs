@@ -14,7 +14,7 @@ use crate::supervise::{WorkerReport, WorkerState};
 use super::launch::Launchable;
 use super::{ManagerError, Service};
 
-pub use super::service::PipelineSource;
+use super::service::PipelineSource;
 
 /// What is asked, as far as a plan needs it.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use crate::model::{Command, GenerationId, Slot};
 use crate::store::{Staging, Writer};
 use crate::supervise::client::{self, Client, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
-use crate::supervise::{News, WorkerState};
+use crate::supervise::{Launch, News, WorkerState};
 
 use super::facts::{Prepared, program_path};
 use super::{ManagerError, Service};
@@ -103,15 +103,8 @@ impl<'a> Outside<'a> {
             self.client().map_err(|e| chain(&ManagerError::NoSupervisor(e)))?;
         }
         if pipeline.mount.is_some() && !self.prepared.plan.pointer_only {
-            // the right to mount is best known by doing it
             let nothing = Command(vec!["true".to_owned()]);
-            let one_shot = self.one_shot(&nothing, Duration::from_secs(10));
-            let done = oneshot::run(
-                &one_shot,
-                &self.service.place.program,
-                &Cancel::new().map_err(|e| e.to_string())?,
-            );
-            verdict_of("mount", done)?;
+            may_mount(self.service, target.launch(store, &nothing, BTreeMap::new()))?;
         }
         Ok(())
     }
@@ -176,12 +169,8 @@ impl<'a> Outside<'a> {
     }
 
     fn one_shot(&self, command: &Command, timeout: Duration) -> OneShot {
-        OneShot {
-            launch: self.prepared.target.launch(&self.service.store, command, BTreeMap::new()),
-            run: self.service.place.run.clone(),
-            timeout,
-            output: self.service.place.run.join("log/stages.log"),
-        }
+        let launch = self.prepared.target.launch(&self.service.store, command, BTreeMap::new());
+        stage_shot(self.service, launch, timeout)
     }
 
     fn spawn(&mut self, one_shot: OneShot, report: impl FnOnce(Done) -> Inbound + Send + 'static) {
@@ -290,6 +279,11 @@ impl<'a> Outside<'a> {
         Some((slot.clone(), why.map_or("it is gone".to_owned(), |worker| worker.note.clone())))
     }
 
+    /// What to tell about where the pipeline came from.
+    pub(super) fn note(&self) -> Option<&str> {
+        self.prepared.note.as_deref()
+    }
+
     fn client(&self) -> Result<Client, Unreachable> {
         let place = &self.service.place;
         match Client::connect(&place.run) {
@@ -300,6 +294,29 @@ impl<'a> Outside<'a> {
             answer => answer,
         }
     }
+}
+
+/// A program of a stage, on its way to be run.
+pub(super) fn stage_shot(service: &Service, launch: Launch, timeout: Duration) -> OneShot {
+    let run = service.place.run.clone();
+    OneShot { launch, output: run.join("log/stages.log"), run, timeout }
+}
+
+/// Whether `launch`, of a program that does nothing, gets its mount: the right to is best known by trying.
+///
+/// # Errors
+/// The reason, on one line.
+pub(super) fn may_mount(service: &Service, launch: Launch) -> Result<(), String> {
+    let mount = launch.mount.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let one_shot = stage_shot(service, launch, Duration::from_secs(10));
+    let cancel = Cancel::new().map_err(|e| e.to_string())?;
+    let finished = oneshot::run(&one_shot, &service.place.program, &cancel)
+        .map_err(|e| format!("mount: {mount}: {}", chain(&e)))?;
+    if finished.status.success() {
+        return Ok(());
+    }
+    let said = finished.output_tail.trim_end().lines().last().unwrap_or_default();
+    Err(format!("mount: {mount}: {}", said.strip_prefix("pointsman: ").unwrap_or(said)))
 }
 
 type Done = Result<Finished, OneShotError>;

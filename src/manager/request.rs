@@ -34,16 +34,19 @@ const LOOK: Duration = Duration::from_millis(200);
 /// After the event is accepted it gets its verdict whatever happens to this process.
 ///
 /// # Errors
-/// [`ManagerError::NoSupervisor`] before anything is accepted: worker steps are asked for, nobody is
-/// there to do them, and nobody runs who could start one.
+/// Before anything is accepted: what is damaged or broken here and now (pointer, target's manifest, host
+/// file), which is no verdict about the request; and [`ManagerError::NoSupervisor`]: worker steps are
+/// asked for, nobody is there to do them, and nobody runs who could start one.
 pub fn submit(
     service: &Service,
     draft: &Draft,
     progress: &mut Progress<'_>,
 ) -> Result<Outcome, ManagerError> {
     let writer = service.store.writer(&service.boot)?;
+    service.store.current()?;
+    service.place.host_file()?;
+    let manifest = service.store.manifest(draft.target)?;
     if !draft.pointer_only && writer.engine_lock(false)?.is_some() {
-        let manifest = service.store.manifest(draft.target)?;
         // a pipeline that cannot be read is the event's verdict, not ours
         let needs =
             launchable(service, draft.target, &manifest).is_ok_and(|(l, _)| !l.pipeline.workers.is_empty());

@@ -1,11 +1,16 @@
 //! One service: its store, its run directory, its host file, and which pipeline counts.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use crate::fsx::{self, FsError};
-use crate::model::{DocumentError, GenerationId, HostFile, HostPipeline, Pipeline, RelPath, SectionError};
-use crate::store::{EventError, PointerError, Store, StoreError};
+use crate::model::{
+    DocumentError, GenerationId, HostFile, HostPipeline, Node, Pipeline, RelPath, SectionError,
+};
+use crate::store::{EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
+
+use super::chain;
 
 /// Where a service lives.
 #[derive(Clone, Debug)]
@@ -59,20 +64,37 @@ pub enum PipelineSource {
 #[derive(Debug, thiserror::Error)]
 pub enum ManagerError {
     /// the store could not do its part
-    #[error("the store could not do its part")]
-    Store(#[source] StoreError),
+    #[error(transparent)]
+    Store(StoreError),
     /// an event could not be written or read
-    #[error("the event could not be recorded")]
-    Event(#[source] EventError),
+    #[error(transparent)]
+    Event(EventError),
     /// the pointer could not be read or moved
-    #[error("the pointer could not be used")]
-    Pointer(#[source] PointerError),
+    #[error(transparent)]
+    Pointer(PointerError),
     /// a file outside of the store could not be read
-    #[error("a file could not be read")]
-    File(#[source] FsError),
+    #[error(transparent)]
+    File(FsError),
     /// the host file or the pipeline says something that it must not
-    #[error("the pipeline cannot be used")]
-    Pipeline(#[source] Box<DocumentError>),
+    #[error("{0}; correct it there")]
+    Pipeline(Box<DocumentError>),
+    /// what should be the host file or the pipeline is no file that could be one
+    #[error("{name} {why}")]
+    NoDocument {
+        /// its name
+        name: String,
+        /// what it is, and what to do
+        why: &'static str,
+    },
+    /// what [`crate::store::Writer::push`] would refuse
+    #[error(transparent)]
+    Push(PushError),
+    /// the commands need a mount, and this process may not make one
+    #[error("{why}")]
+    MayNotMount {
+        /// the reason
+        why: String,
+    },
     /// a section of the loader cannot be read
     #[error("a section of the loader cannot be read")]
     Section(#[source] Box<SectionError<StoreError>>),
@@ -117,6 +139,12 @@ impl From<PointerError> for ManagerError {
     }
 }
 
+impl From<PushError> for ManagerError {
+    fn from(error: PushError) -> ManagerError {
+        ManagerError::Push(error)
+    }
+}
+
 impl From<DocumentError> for ManagerError {
     fn from(error: DocumentError) -> ManagerError {
         ManagerError::Pipeline(Box::new(error))
@@ -129,6 +157,20 @@ pub const PIPELINE_FILE: &str = "pointsman.yaml";
 /// The largest host file or pipeline that is read, in bytes; the reader has its own, smaller limit.
 const LARGEST_DOCUMENT: u64 = 1 << 20;
 
+impl Place {
+    /// What the host file says; nothing where there is none.
+    pub fn host_file(&self) -> Result<HostFile, ManagerError> {
+        let path = &self.host;
+        let name = path.display().to_string();
+        let Some(meta) = fsx::optional(fsx::Meta::of_path(path)).map_err(ManagerError::File)? else {
+            return Ok(HostFile::default());
+        };
+        readable(meta, &name)?;
+        let text = fsx::read_path(path, LARGEST_DOCUMENT).map_err(ManagerError::File)?;
+        Ok(HostFile::parse(&text, &name, &self.name)?)
+    }
+}
+
 impl Service {
     /// Opens the store at `place`.
     pub fn open(place: Place) -> Result<Service, ManagerError> {
@@ -136,28 +178,21 @@ impl Service {
         Ok(Service { place, store, boot: boot_id()? })
     }
 
-    /// What the host file says; nothing where there is none.
-    pub fn host_file(&self) -> Result<HostFile, ManagerError> {
-        let path = &self.place.host;
-        match fsx::optional(fsx::read_path(path, LARGEST_DOCUMENT)).map_err(ManagerError::File)? {
-            None => Ok(HostFile::default()),
-            Some(text) => Ok(HostFile::parse(&text, &path.display().to_string(), &self.place.name)?),
-        }
-    }
-
     /// The pipeline that counts for the generation `id`.
     pub fn pipeline(&self, id: GenerationId) -> Result<Chosen, ManagerError> {
         let path = RelPath::new(PIPELINE_FILE).expect("a plain name is a path");
+        let name = format!("{}:{PIPELINE_FILE}", id.short());
         let pushed = match self.store.manifest(id)?.get(&path) {
             None => None,
-            Some(_) => Some(self.store.read_file(id, &path)?),
+            Some(Node::File { .. }) => Some(self.store.read_file(id, &path)?),
+            Some(_) => return Err(ManagerError::NoDocument { name, why: NO_FILE }),
         };
-        self.choose(pushed.as_deref())
+        self.choose(&name, pushed.as_deref())
     }
 
-    /// The pipeline that counts where a tree brings the text `pushed` with it.
-    pub fn choose(&self, pushed: Option<&[u8]>) -> Result<Chosen, ManagerError> {
-        let trusted = match self.host_file()?.pipeline {
+    /// The pipeline that counts where a tree brings the text `pushed` with it, which errors call `name`.
+    pub fn choose(&self, name: &str, pushed: Option<&[u8]>) -> Result<Chosen, ManagerError> {
+        let trusted = match self.place.host_file()?.pipeline {
             HostPipeline::Own(pipeline) => {
                 return Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Host });
             }
@@ -170,17 +205,43 @@ impl Service {
         if !trusted {
             return Ok(Chosen { pipeline: None, source: PipelineSource::Ignored });
         }
-        let pipeline = Pipeline::parse(text, PIPELINE_FILE, &self.place.name)?;
+        let pipeline = Pipeline::parse(text, name, &self.place.name)?;
         Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Pushed })
+    }
+
+    /// Chooses the pipeline of what is being read, remembers it in `chosen`, and gives its mount: what
+    /// [`crate::store::PushOptions`] asks for.
+    pub fn inspect(
+        &self,
+        name: &str,
+        text: Option<&[u8]>,
+        chosen: &RefCell<Option<Chosen>>,
+    ) -> Result<Option<PathBuf>, String> {
+        let found = self.choose(name, text).map_err(|e| chain(&e))?;
+        let mount = found.pipeline.as_ref().and_then(|pipeline| pipeline.mount.as_ref()).map(PathBuf::from);
+        chosen.replace(Some(found));
+        Ok(mount)
     }
 
     /// What to tell whoever pushed a pipeline that does not count.
     pub fn ignored_pipeline(&self) -> String {
         format!(
-            "{PIPELINE_FILE} does not count: this store belongs to root, and {} does not say `pipeline: pushed`",
+            "{PIPELINE_FILE} does not count: this store belongs to root, and {} neither says `pipeline: pushed` nor has a pipeline",
             self.place.host.display()
         )
     }
+}
+
+const NO_FILE: &str = "is no regular file; make it one, or remove it";
+
+/// Refuses what cannot be a document before it is opened: a fifo would be waited for.
+fn readable(meta: fsx::Meta, name: &str) -> Result<(), ManagerError> {
+    let why = match meta.kind {
+        fsx::EntryKind::File if meta.len <= LARGEST_DOCUMENT => return Ok(()),
+        fsx::EntryKind::File => "is larger than 1 MiB; a pipeline is a page of text",
+        _ => NO_FILE,
+    };
+    Err(ManagerError::NoDocument { name: name.to_owned(), why })
 }
 
 /// The id of this boot: `/proc/sys/kernel/random/boot_id`.

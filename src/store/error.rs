@@ -18,6 +18,8 @@ pub enum Kind {
     Busy,
     /// refused for what it is or who asks
     Refused,
+    /// what was named is no store
+    NoStore,
 }
 
 /// One thing in the store that is not as it was written.
@@ -64,7 +66,8 @@ impl StoreError {
     /// What it means for whoever asked.
     pub fn kind(&self) -> Kind {
         match self {
-            StoreError::NotAStore { .. } | StoreError::Io { .. } => Kind::Failed,
+            StoreError::NotAStore { .. } => Kind::NoStore,
+            StoreError::Io { .. } => Kind::Failed,
             StoreError::NoSuchTag { .. }
             | StoreError::NoSuchGeneration { .. }
             | StoreError::NoSuchPath { .. } => Kind::NoSuch,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::error::StoreError;
 use super::open::Store;
 use crate::fsx::{self, Lock};
-use crate::model::{Actor, GenerationId, Manifest, Node, PushRecord, RelPath, Tag, Verdict};
+use crate::model::{Actor, ContentHash, GenerationId, Manifest, Node, PushRecord, RelPath, Tag, Verdict};
 
 pub(super) const LARGEST_MANIFEST: u64 = 1 << 30;
 /// The most that [`Store::read_file`] reads; for configuration texts, not for data.
@@ -126,18 +126,16 @@ impl Store {
         }
     }
 
-    /// The content of one file of generation `id`, through the links in it. Not checked against its hash
-    /// ([`Store::check_intact`] does).
+    /// The content of one file of generation `id`, through the links in it: what was pushed, or damage.
     pub fn read_file(&self, id: GenerationId, path: &RelPath) -> Result<Vec<u8>, StoreError> {
         let manifest = self.manifest(id)?;
         let missing = || StoreError::NoSuchPath { id, path: path.to_string() };
         let found = super::links::follow(&manifest, path).ok_or_else(missing)?;
-        if !matches!(manifest.get(&found), Some(Node::File { .. })) {
-            return Err(missing());
-        }
+        let Some(Node::File { hash, .. }) = manifest.get(&found) else { return Err(missing()) };
         let name = format!("generations/{id}/tree/{found}");
         match fsx::optional(self.root.read(&name, LARGEST_FILE)) {
-            Ok(Some(bytes)) => Ok(bytes),
+            Ok(Some(bytes)) if ContentHash::of(&bytes) == *hash => Ok(bytes),
+            Ok(Some(_)) => Err(StoreError::damaged(Some(id), name, "its content is not what was pushed")),
             Ok(None) => Err(StoreError::damaged(Some(id), name, "it is missing")),
             Err(source) => Err(StoreError::Io { doing: "read a file of a generation", source }),
         }

@@ -9,7 +9,7 @@ use super::staging;
 use crate::fsx::{self, Dir, FsError, Lock, Meta};
 
 const FORMAT: &str = "pointsman-store 1\n";
-const DIRECTORIES: [&str; 6] = ["generations", "loaded", "events", "tags", "rejected", "tmp"];
+pub(super) const DIRECTORIES: [&str; 6] = ["generations", "loaded", "events", "tags", "rejected", "tmp"];
 
 /// What may be in a directory before it becomes a store.
 const MAY_PRECEDE: [&str; 3] = ["run", "host.yaml", "lost+found"];
@@ -82,12 +82,9 @@ impl Store {
     pub fn open(root: &Path, run: &Path) -> Result<Store, StoreError> {
         let absolute = match fsx::canonical(root) {
             Ok(path) => path,
-            Err(error) if error.is_not_found() => {
-                return Err(StoreError::NotAStore { path: root.to_owned() });
-            }
-            Err(source) => return Err(StoreError::Io { doing: "open the store", source }),
+            Err(error) => return Err(unopened(root, error)),
         };
-        let dir = Dir::open(&absolute).map_err(StoreError::io("open the store"))?;
+        let dir = Dir::open(&absolute).map_err(|error| unopened(root, error))?;
         known_format(&dir)?;
         Ok(Store { root: Arc::new(dir), run: Arc::new(run.to_owned()) })
     }
@@ -131,7 +128,13 @@ impl Store {
     }
 
     pub(super) fn part(&self, name: &str) -> Result<Dir, StoreError> {
-        self.root.dir(name).map_err(StoreError::io("read the store"))
+        match fsx::optional(self.root.dir(name)) {
+            Ok(Some(dir)) => Ok(dir),
+            Ok(None) => {
+                Err(StoreError::damaged(None, name, "it is missing (`pointsman init` makes it again)"))
+            }
+            Err(source) => Err(StoreError::Io { doing: "read the store", source }),
+        }
     }
 }
 
@@ -177,6 +180,13 @@ impl Writer {
         }
         self.complete_history()
     }
+}
+
+fn unopened(root: &Path, error: FsError) -> StoreError {
+    if error.is_not_found() || error.kind() == std::io::ErrorKind::NotADirectory {
+        return StoreError::NotAStore { path: root.to_owned() };
+    }
+    StoreError::Io { doing: "open the store", source: error }
 }
 
 fn known_format(dir: &Dir) -> Result<(), StoreError> {

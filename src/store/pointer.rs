@@ -14,7 +14,7 @@ const RESERVED: u64 = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum PointerError {
     /// `current` is not a link to a generation that is there
-    #[error("`current` is damaged: {what}; `pointsman activate REF` makes it anew")]
+    #[error("`current` is damaged: {what}; remove it, then `pointsman activate REF` makes it anew")]
     Damaged {
         /// what is wrong with it
         what: String,

@@ -81,7 +81,7 @@ pub enum PushError {
         why: Refusal,
     },
     /// something in the source cannot be read
-    #[error("cannot push {path}: give this user the right to read it, or remove it")]
+    #[error("cannot push {path}; give this user the right to read it, or remove it")]
     Unreadable {
         /// where, beneath the source
         path: String,
@@ -333,10 +333,18 @@ fn write(dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), FsError> {
 fn inspected(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, PushError> {
     let unreadable = |source| PushError::Unreadable { path: name.to_owned(), source };
     match fsx::optional(dir.meta(name)).map_err(unreadable)? {
-        Some(meta) if meta.kind == EntryKind::File => {
-            dir.read(name, LARGEST_INSPECTED).map(Some).map_err(unreadable)
+        None => Ok(None),
+        Some(meta) if meta.kind != EntryKind::File => {
+            let why = format!("cannot push {name}: it is no regular file; make it one, or remove it");
+            Err(PushError::Disapproved { why })
         }
-        _ => Ok(None),
+        Some(meta) if meta.len > LARGEST_INSPECTED => {
+            let why = format!(
+                "cannot push {name}: it is larger than {LARGEST_INSPECTED} bytes; make it a page of text"
+            );
+            Err(PushError::Disapproved { why })
+        }
+        Some(_) => dir.read(name, LARGEST_INSPECTED).map(Some).map_err(unreadable),
     }
 }
 

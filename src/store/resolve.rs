@@ -2,7 +2,7 @@
 
 use super::error::{Kind, StoreError};
 use super::open::Store;
-use crate::model::{GenerationId, Reference};
+use crate::model::{GenerationId, Reference, Tag};
 
 /// Why a reference names no generation.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,17 @@ pub enum RefError {
     /// `@` before the first activation
     #[error("nothing is in force yet; `pointsman activate REF` puts a generation in force")]
     NothingInForce,
+    /// too few digits for a beginning of an id, and no such tag
+    #[error(
+        "no tag `{tag}`, and the beginning of an id has 4 digits or more; `pointsman list` shows what there is"
+    )]
+    Short {
+        /// what was written
+        tag: Tag,
+    },
     /// `@-N` with fewer good ones than that
     #[error(
-        "there is no `@-{back}`: {have} good generations are on the stack; `pointsman history` shows them"
+        "there is no `@-{back}`: the stack of good generations has {have}; `pointsman history` shows them"
     )]
     NoOlderGood {
         /// N
@@ -65,7 +73,13 @@ impl Store {
                 at.map(|at| stack[at]).ok_or(error)?
             }
             Reference::Id(id) => *id,
-            Reference::Tag(tag) => self.tagged(tag).map_err(RefError::Store)?.ok_or_else(not_found)?,
+            Reference::Tag(tag) => match self.tagged(tag).map_err(RefError::Store)? {
+                Some(id) => id,
+                None if tag.as_str().bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
+                    return Err(RefError::Short { tag: tag.clone() });
+                }
+                None => return Err(not_found()),
+            },
             Reference::Prefix(prefix) => {
                 let mut ids = self.generation_ids().map_err(RefError::Store)?;
                 ids.retain(|id| prefix.matches(*id));

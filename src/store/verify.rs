@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::error::{Damage, StoreError};
-use super::open::Store;
+use super::open::{DIRECTORIES, Store};
 use super::{links, scan};
 use crate::fsx;
 use crate::model::{GenerationId, Manifest, RelPath};
 
 impl Store {
-    /// Everything in one generation, or in all of them and the pointer, that is not as it was written.
+    /// Everything in one generation, or in all of them, the pointer and the records, that is not as it was
+    /// written; where the store itself lacks a part, only that.
     /// Empty: all is well.
     ///
     /// # Errors
@@ -21,6 +22,18 @@ impl Store {
         let mut damages = Vec::new();
         if let Err(error) = self.current() {
             damages.push(into_damage(error.into())?);
+        }
+        for part in DIRECTORIES {
+            if let Err(error) = self.part(part) {
+                damages.push(into_damage(error)?);
+            }
+        }
+        if !damages.is_empty() {
+            return Ok(damages);
+        }
+        let records = [self.history().map(drop), self.tags().map(drop), self.outcomes().map(drop)];
+        for error in records.into_iter().filter_map(Result::err) {
+            damages.push(into_damage(error)?);
         }
         for id in self.generation_ids()? {
             damages.extend(self.verify_one(id)?);
