@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::Sandbox;
 use rustix::process::Signal;
@@ -61,6 +61,24 @@ fn verdict(outcome: &Value) -> (&str, &str) {
 fn in_background(sandbox: &Sandbox, args: &[&str]) -> std::process::Child {
     let log = sandbox.log("caller.log");
     sandbox.command(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
+/// The exit code of a process that ends within patience.
+fn code(sandbox: &Sandbox, mut child: std::process::Child) -> i32 {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        if begun.elapsed() > Duration::from_secs(15) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let manager = std::fs::read_to_string(sandbox.path("manager.log")).unwrap_or_default();
+            let end: Vec<&str> = manager.lines().rev().take(20).collect();
+            panic!("it waits for ever; {end:#?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -148,5 +166,29 @@ fn a8_a_failed_change_leaves_no_fewer_workers_though_the_host_file_wants_fewer()
     let outcome = sandbox.json(&["activate", &bad], 1);
     assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
     std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(sandbox.workers(), before);
+}
+
+#[test]
+fn a1_a_damaged_pointer_is_made_anew_by_an_activation() {
+    let (sandbox, one) = serving();
+    let before = sandbox.workers();
+    std::fs::remove_file(sandbox.path("store/current")).unwrap();
+    std::os::unix::fs::symlink("nowhere", sandbox.path("store/current")).unwrap();
+    // a change that fails goes back to the last good
+    let bad = push(&sandbox, "bad", "exit 3", "");
+    let outcome: Value = {
+        let caller = in_background(&sandbox, &["--json", "activate", &bad]);
+        assert_eq!(code(&sandbox, caller), 1);
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("caller.log")).unwrap()).unwrap()
+    };
+    assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
+    assert_eq!(sandbox.current(), Some(one.clone()));
+    assert_eq!(sandbox.workers(), before);
+    // one that is right is what is in force then
+    std::fs::remove_file(sandbox.path("store/current")).unwrap();
+    std::os::unix::fs::symlink("nowhere", sandbox.path("store/current")).unwrap();
+    sandbox.run(&["activate", &one], 0);
+    assert_eq!(sandbox.current(), Some(one));
     assert_eq!(sandbox.workers(), before);
 }

@@ -52,8 +52,8 @@ impl Engine<'_> {
     }
 
     fn run(&self, event: &Event, marks: &[Mark], progress: &mut Progress<'_>) -> Result<(), ManagerError> {
-        let store = &self.service.store;
-        let current = store.current()?;
+        let standing = self.service.standing()?;
+        let current = standing.current;
         let workers = super::status::workers(self.service);
         let alive = workers.as_ref().is_some_and(|workers| {
             let of_target = |worker: &&WorkerReport| worker.accepted && worker.generation == event.target;
@@ -65,7 +65,7 @@ impl Engine<'_> {
         let recovery = recover(&Trace { marks, target: event.target, current, boot, alive, expired });
         let from = match &recovery {
             Recovery::Finish { from } | Recovery::Undo { from, .. } => *from,
-            Recovery::Run | Recovery::Fail { .. } => current,
+            Recovery::Run | Recovery::Fail { .. } => standing.in_force,
         };
         if let Recovery::Fail { stage, why } = recovery {
             return self.conclude(event, Verdict::Failed, stage, why, false, Vec::new());
@@ -74,6 +74,7 @@ impl Engine<'_> {
         let wish = Wish {
             request: event.request,
             target: event.target,
+            current,
             from,
             finishes: matches!(recovery, Recovery::Finish { .. }),
             pointer_only: event.pointer_only,
@@ -152,7 +153,7 @@ impl Engine<'_> {
             stage,
             reason,
             target: event.target,
-            serving: self.service.store.current()?,
+            serving: self.service.standing()?.current,
             steps,
             at: clock::now(),
             machine: super::service::machine_id(),
@@ -302,7 +303,7 @@ impl Run<'_, '_> {
         reason: String,
     ) -> Result<(), ManagerError> {
         let plan = &activation.plan;
-        let changed = self.engine.service.store.current()? != plan.from;
+        let changed = self.engine.service.standing()?.current != plan.from;
         let reason = match reason.is_empty() {
             true => {
                 let note = self.outside.note().map(|note| format!("; {note}")).unwrap_or_default();

@@ -21,6 +21,8 @@ use super::service::PipelineSource;
 pub(super) struct Wish {
     pub(super) request: Request,
     pub(super) target: GenerationId,
+    /// what `current` names
+    pub(super) current: Option<GenerationId>,
     /// what was in force before; of an interrupted activation: before it began
     pub(super) from: Option<GenerationId>,
     /// an interrupted activation that was beyond its checks is finished
@@ -48,8 +50,9 @@ pub fn plan_for(
     pointer_only: bool,
     force: bool,
 ) -> Result<(Plan, Option<String>), ManagerError> {
-    let from = service.store.current()?;
-    let wish = Wish { request, target, from, finishes: false, pointer_only, force };
+    let standing = service.standing()?;
+    let (current, from) = (standing.current, standing.in_force);
+    let wish = Wish { request, target, current, from, finishes: false, pointer_only, force };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
     Ok((prepared.plan, prepared.note))
@@ -97,7 +100,7 @@ pub(super) fn prepare(
         request: wish.request,
         target: wish.target,
         from: wish.from,
-        current: store.current()?,
+        current: wish.current,
         finishes: wish.finishes,
         last_good,
         pointer_only: wish.pointer_only,

@@ -112,9 +112,9 @@ impl<'a> Outside<'a> {
     fn swing(&self) -> Result<(), String> {
         let _lock = self.writer.swing_lock().map_err(|e| chain(&e))?;
         let from = self.prepared.plan.from;
-        let current = self.service.store.current().map_err(|e| chain(&e))?;
-        if current != from {
-            let now = current.map_or("nothing".to_owned(), |id| id.short());
+        let standing = self.service.standing().map_err(|e| chain(&e))?;
+        if standing.in_force != from {
+            let now = standing.current.map_or("nothing".to_owned(), |id| id.short());
             return Err(format!("somebody else has moved `current` meanwhile: it names {now}"));
         }
         self.writer.prepare_undo(from).map_err(|e| chain(&e))?;
@@ -125,7 +125,8 @@ impl<'a> Outside<'a> {
     pub(super) fn swing_back(&self, to: Option<GenerationId>) {
         let back = || -> Result<(), String> {
             let _lock = self.writer.swing_lock().map_err(|e| chain(&e))?;
-            if self.service.store.current().map_err(|e| chain(&e))? == to {
+            if self.service.standing().is_ok_and(|standing| standing.current == to && standing.in_force == to)
+            {
                 return Ok(());
             }
             self.writer.swing(to).map_err(|e| chain(&e))

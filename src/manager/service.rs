@@ -171,7 +171,30 @@ impl Place {
     }
 }
 
+/// Where the pointer stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// what `current` names; nothing where it is damaged
+    pub(super) current: Option<GenerationId>,
+    /// what is in force, to go back to: the same; of a damaged pointer the last good generation that is there
+    pub(super) in_force: Option<GenerationId>,
+}
+
 impl Service {
+    /// Where the pointer stands. A damaged one is no error here: an activation makes it anew.
+    pub(super) fn standing(&self) -> Result<Standing, ManagerError> {
+        match self.store.current() {
+            Ok(current) => Ok(Standing { current, in_force: current }),
+            Err(error @ PointerError::Damaged { .. }) => {
+                tracing::warn!("{error}");
+                let good = self.store.good_stack()?.into_iter().rev();
+                let in_force = good.into_iter().find(|id| self.store.manifest(*id).is_ok());
+                Ok(Standing { current: None, in_force })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Opens the store at `place`.
     pub fn open(place: Place) -> Result<Service, ManagerError> {
         let store = Store::open(&place.root, &place.run)?;
