@@ -81,6 +81,14 @@ fn code(sandbox: &Sandbox, mut child: std::process::Child) -> i32 {
     }
 }
 
+fn wait_for(what: &str, state: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !state() {
+        assert!(begun.elapsed() < common::PATIENCE, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a8_a_pointer_that_was_moved_alone_goes_back_to_the_last_good_with_its_workers() {
     let (sandbox, one) = serving();
@@ -170,6 +178,33 @@ fn a8_a_failed_change_leaves_no_fewer_workers_though_the_host_file_wants_fewer()
 }
 
 #[test]
+fn a10_a_way_back_that_cannot_be_planned_gets_a_verdict_and_holds_nobody_up() {
+    let (mut sandbox, one) = serving();
+    let two = push(&sandbox, "two", "sleep 3", "");
+    let mut caller = in_background(&sandbox, &["activate", &two]);
+    sandbox.wait("the first is starting", |status| {
+        status["workers"].as_array().unwrap().iter().any(|w| w["state"] == "starting")
+    });
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    sandbox.end_manager(Signal::KILL);
+    let host = std::fs::read_to_string(sandbox.path("store/host.yaml")).unwrap();
+    sandbox.write("store/host.yaml", "nonsense: [\n");
+    // somebody has to be told, and not for ever by a disk full of marks
+    let _ = code(&sandbox, in_background(&sandbox, &["activate", "--pointer-only", &one]));
+    let steps = std::fs::metadata(sandbox.path("store/events/2.steps")).unwrap().len();
+    assert!(steps < 10_000, "{steps} bytes of marks");
+    sandbox.write("store/host.yaml", &host);
+    let outcome = sandbox.json(&["history"], 0);
+    let second = outcome["events"].as_array().unwrap().iter().find(|e| e["number"] == 2).unwrap().clone();
+    assert_eq!(second["end"]["verdict"], "stuck", "{outcome:#}");
+    assert_eq!(sandbox.current(), Some(one.clone()), "the pointer is back");
+    sandbox.start_manager();
+    sandbox.run(&["activate", &one], 0);
+    assert_eq!(generations(&sandbox), all_on(&one));
+}
+
+#[test]
 fn a1_a_damaged_pointer_is_made_anew_by_an_activation() {
     let (sandbox, one) = serving();
     let before = sandbox.workers();
@@ -191,4 +226,23 @@ fn a1_a_damaged_pointer_is_made_anew_by_an_activation() {
     sandbox.run(&["activate", &one], 0);
     assert_eq!(sandbox.current(), Some(one));
     assert_eq!(sandbox.workers(), before);
+}
+
+#[test]
+fn a10_damaged_marks_end_as_stuck_and_hold_nobody_up() {
+    let (mut sandbox, one) = serving();
+    sandbox.end_manager(Signal::KILL);
+    let two = push(&sandbox, "two", ":", "check: sh -c 'echo > {config}/../../../../checking; sleep 30'\n");
+    let mut caller = in_background(&sandbox, &["activate", &two]);
+    wait_for("the check", || sandbox.path("checking").exists());
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    let steps = sandbox.path("store/events/2.steps");
+    let text = std::fs::read_to_string(&steps).unwrap();
+    std::fs::write(&steps, text.replacen("begun", "begum", 1)).unwrap();
+    let again = in_background(&sandbox, &["activate", &one]);
+    assert_eq!(code(&sandbox, again), 0);
+    let history = sandbox.json(&["history"], 0);
+    let second = history["events"].as_array().unwrap().iter().find(|e| e["number"] == 2).unwrap().clone();
+    assert_eq!(second["end"]["verdict"], "stuck", "{history:#}");
 }

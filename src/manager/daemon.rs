@@ -1,5 +1,7 @@
 //! `pointsman manager`: the engine that stays.
 
+use std::time::Duration;
+
 use crate::fsx::Dir;
 use crate::model::{Actor, Request};
 use crate::store::{EventDraft, Writer};
@@ -12,6 +14,9 @@ use super::outside::chain;
 use super::status::{MANAGER_FILE, ManagerReport, workers};
 use super::wake::{Wake, Woken};
 use super::{ManagerError, Service, clock};
+
+/// How long until an event that could not be given a verdict (a full disk) is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until INT or TERM: takes up what a predecessor left, brings the service up where nothing of it
 /// runs, then carries out events as they come. Where everything is well it touches nothing. The workers
@@ -46,13 +51,22 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         request(service, &writer, Request::Start)?;
     }
     loop {
-        if let Err(error) = engine.run_pending(&mut |_, _| {}) {
-            // a change that cannot even be given a verdict must not end the manager: it is tried again
-            tracing::error!("{}", chain(&error));
-        }
-        match wake.wait(None) {
+        let woken = match engine.run_pending(&mut |_, _| {}) {
+            Ok(()) => wake.wait(None),
+            // what cannot even be given a verdict must not end the manager: it is tried again. What was
+            // written while trying must not wake it at once
+            Err(error) => {
+                tracing::error!("{}", chain(&error));
+                wake.pause(RETRY)
+            }
+        };
+        match woken {
             Woken::End => break,
-            Woken::Reload => request(service, &writer, Request::Activate)?,
+            Woken::Reload => {
+                if let Err(error) = request(service, &writer, Request::Activate) {
+                    tracing::error!("{}", chain(&error));
+                }
+            }
             Woken::Store | Woken::Time => {}
         }
     }

@@ -9,12 +9,12 @@ use std::time::Instant;
 use crate::activation::{
     Action, Activation, Observation, Phase, Recovery, Trace, Waiting, begin, recover, step, undo,
 };
-use crate::model::{Event, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict};
-use crate::store::Writer;
+use crate::model::{Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict};
+use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::{WorkerReport, WorkerState};
 
-use super::facts::{Prepared, Wish, prepare};
-use super::outside::{Inbound, Outside, chain};
+use super::facts::{Prepared, Takes, Wish, prepare};
+use super::outside::{Inbound, Outside, chain, swing_back};
 use super::wake::watch_signals;
 use super::{ManagerError, Service, clock};
 
@@ -38,7 +38,15 @@ impl Engine<'_> {
         loop {
             let pending = self.service.store.pending()?;
             let Some(event) = pending.first() else { return Ok(()) };
-            let marks = self.service.store.marks(event.number)?;
+            let marks = match self.service.store.marks(event.number) {
+                Ok(marks) => marks,
+                // nobody can know what has been done for it
+                Err(error @ StoreError::Damaged { .. }) => {
+                    self.conclude(event, Verdict::Stuck, Stage::Preflight, chain(&error), false, Vec::new())?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             match pending[1..].iter().find(|later| marks.is_empty() && supersedes(later, event)) {
                 Some(later) => self.supersede(event, later)?,
                 None => self.run(event, &marks, progress)?,
@@ -76,18 +84,33 @@ impl Engine<'_> {
             target: event.target,
             current,
             from,
-            finishes: matches!(recovery, Recovery::Finish { .. }),
+            takes: match &recovery {
+                Recovery::Run | Recovery::Fail { .. } => Takes::Whole,
+                Recovery::Finish { .. } => Takes::Rest,
+                Recovery::Undo { .. } => Takes::Back,
+            },
             pointer_only: event.pointer_only,
             force: event.force,
         };
-        let prepared = match prepare(self.service, &wish, &workers.unwrap_or_default()) {
-            Ok(prepared) => prepared,
+        let workers = workers.unwrap_or_default();
+        let (prepared, recovery) = match (prepare(self.service, &wish, &workers), recovery) {
+            (Ok(prepared), recovery) => (prepared, recovery),
             // nothing can be planned, so nothing has been done
-            Err(error) if !matches!(recovery, Recovery::Undo { .. } | Recovery::Finish { .. }) => {
+            (Err(error), Recovery::Run | Recovery::Fail { .. }) => {
                 let why = chain(&error);
                 return self.conclude(event, Verdict::Refused, Stage::Preflight, why, false, Vec::new());
             }
-            Err(error) => return Err(error),
+            (Err(error), Recovery::Finish { from }) => {
+                let why = format!("interrupted, and cannot be finished: {}", chain(&error));
+                let back = Wish { takes: Takes::Back, ..wish };
+                match prepare(self.service, &back, &workers) {
+                    Ok(prepared) => (prepared, Recovery::Undo { from, stage: Stage::Workers, why }),
+                    Err(error) => return self.give_up(event, from, Stage::Workers, &why, &error),
+                }
+            }
+            (Err(error), Recovery::Undo { from, stage, why }) => {
+                return self.give_up(event, from, stage, &why, &error);
+            }
         };
         let plan = prepared.plan.clone();
         let (activation, actions) = match recovery {
@@ -95,6 +118,23 @@ impl Engine<'_> {
             Recovery::Run | Recovery::Finish { .. } | Recovery::Fail { .. } => begin(plan),
         };
         self.carry_out(event, &prepared, activation, actions, progress)
+    }
+
+    /// The way back of `event` cannot be planned: the pointer goes back, a person has to see to the workers.
+    fn give_up(
+        &self,
+        event: &Event,
+        from: Option<GenerationId>,
+        stage: Stage,
+        why: &str,
+        error: &ManagerError,
+    ) -> Result<(), ManagerError> {
+        let mut reason =
+            format!("{why}\non the way back: the workers were left as they are: {}", chain(error));
+        if let Err(error) = swing_back(self.service, self.writer, from) {
+            reason = format!("{reason}\non the way back: pointer: {error}");
+        }
+        self.conclude(event, Verdict::Stuck, stage, reason, false, Vec::new())
     }
 
     /// The shell: actions out, observations in, until the verdict is written.
@@ -158,8 +198,14 @@ impl Engine<'_> {
             at: clock::now(),
             machine: super::service::machine_id(),
         };
+        match self.writer.conclude(&outcome) {
+            Ok(()) => {}
+            // the verdict stands; the next writer completes the history
+            Err(error @ EventError::NotInHistory { .. }) => tracing::warn!("{}", chain(&error)),
+            Err(error) => return Err(error.into()),
+        }
         tracing::info!("event {}: {verdict} ({stage})", event.number);
-        Ok(self.writer.conclude(&outcome)?)
+        Ok(())
     }
 }
 

@@ -25,10 +25,21 @@ pub(super) struct Wish {
     pub(super) current: Option<GenerationId>,
     /// what was in force before; of an interrupted activation: before it began
     pub(super) from: Option<GenerationId>,
-    /// an interrupted activation that was beyond its checks is finished
-    pub(super) finishes: bool,
+    /// how much of the way
+    pub(super) takes: Takes,
     pub(super) pointer_only: bool,
     pub(super) force: bool,
+}
+
+/// How much of the way from what was in force to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// all of it
+    Whole,
+    /// what an interrupted activation, which was beyond its checks, has left of it
+    Rest,
+    /// only the way back: what the target says does not matter any more
+    Back,
 }
 
 /// A plan and all that is needed to carry it out.
@@ -52,7 +63,7 @@ pub fn plan_for(
 ) -> Result<(Plan, Option<String>), ManagerError> {
     let standing = service.standing()?;
     let (current, from) = (standing.current, standing.in_force);
-    let wish = Wish { request, target, current, from, finishes: false, pointer_only, force };
+    let wish = Wish { request, target, current, from, takes: Takes::Whole, pointer_only, force };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
     Ok((prepared.plan, prepared.note))
@@ -65,8 +76,13 @@ pub(super) fn prepare(
     workers: &[WorkerReport],
 ) -> Result<Prepared, ManagerError> {
     let store = &service.store;
-    let manifest = store.manifest(wish.target)?;
-    let (target, note) = launchable(service, wish.target, &manifest)?;
+    let (target, note, manifest) = match target_of(service, wish.target) {
+        Err(_) if wish.takes == Takes::Back => {
+            let pipeline = Pipeline::pointer_only();
+            (Launchable { id: wish.target, pipeline, key: None }, None, Manifest::default())
+        }
+        answer => answer?,
+    };
     let last_good = store.last_good()?;
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.pointer_only) {
@@ -101,7 +117,7 @@ pub(super) fn prepare(
         target: wish.target,
         from: wish.from,
         current: wish.current,
-        finishes: wish.finishes,
+        finishes: wish.takes == Takes::Rest,
         last_good,
         pointer_only: wish.pointer_only,
         force: wish.force,
@@ -116,6 +132,15 @@ pub(super) fn prepare(
         back_slots: back_slots.into_keys().collect(),
     };
     Ok(Prepared { plan: plan(&facts), target, back, note })
+}
+
+fn target_of(
+    service: &Service,
+    id: GenerationId,
+) -> Result<(Launchable, Option<String>, Manifest), ManagerError> {
+    let manifest = service.store.manifest(id)?;
+    let (target, note) = launchable(service, id, &manifest)?;
+    Ok((target, note, manifest))
 }
 
 /// `back` on the loader output that its workers run on. The key of what the loader would make now may be

@@ -123,15 +123,7 @@ impl<'a> Outside<'a> {
 
     /// Puts the pointer back. Fine where it is back already.
     pub(super) fn swing_back(&self, to: Option<GenerationId>) {
-        let back = || -> Result<(), String> {
-            let _lock = self.writer.swing_lock().map_err(|e| chain(&e))?;
-            if self.service.standing().is_ok_and(|standing| standing.current == to && standing.in_force == to)
-            {
-                return Ok(());
-            }
-            self.writer.swing(to).map_err(|e| chain(&e))
-        };
-        self.send(Observation::SwungBack(back()));
+        self.send(Observation::SwungBack(swing_back(self.service, self.writer, to)));
     }
 
     fn load(&mut self, at: usize) {
@@ -318,6 +310,15 @@ pub(super) fn may_mount(service: &Service, launch: Launch) -> Result<(), String>
     }
     let said = finished.output_tail.trim_end().lines().last().unwrap_or_default();
     Err(format!("mount: {mount}: {}", said.strip_prefix("pointsman: ").unwrap_or(said)))
+}
+
+/// Puts the pointer on `to`. Fine where it is there already.
+pub(super) fn swing_back(service: &Service, writer: &Writer, to: Option<GenerationId>) -> Result<(), String> {
+    let _lock = writer.swing_lock().map_err(|e| chain(&e))?;
+    if service.standing().is_ok_and(|standing| standing.current == to && standing.in_force == to) {
+        return Ok(());
+    }
+    writer.swing(to).map_err(|e| chain(&e))
 }
 
 type Done = Result<Finished, OneShotError>;

@@ -50,6 +50,18 @@ impl Wake {
         Ok(Wake { inbox, _watcher: watcher, signals })
     }
 
+    /// Waits for `time`, whatever the store does meanwhile; a signal ends it.
+    pub(super) fn pause(&self, time: Duration) -> Woken {
+        let until = super::clock::instant() + time;
+        loop {
+            let left = until.saturating_duration_since(super::clock::instant());
+            match self.wait(Some(left)) {
+                Woken::Store if !left.is_zero() => {}
+                woken => return woken,
+            }
+        }
+    }
+
     /// Waits until something happens, or for `limit`. Wake-ups that came in the meantime are one.
     pub(super) fn wait(&self, limit: Option<Duration>) -> Woken {
         let first = match limit {
