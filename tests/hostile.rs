@@ -57,6 +57,10 @@ fn verdict(outcome: &Value) -> (&str, &str) {
     (outcome["verdict"].as_str().unwrap(), outcome["stage"].as_str().unwrap())
 }
 
+fn supervisor(sandbox: &Sandbox) -> u32 {
+    u32::try_from(sandbox.status()["supervisor"].as_u64().unwrap()).unwrap()
+}
+
 /// Starts `activate` in the background with its output in `caller.log`.
 fn in_background(sandbox: &Sandbox, args: &[&str]) -> std::process::Child {
     let log = sandbox.log("caller.log");
@@ -226,6 +230,43 @@ fn a1_a_damaged_pointer_is_made_anew_by_an_activation() {
     sandbox.run(&["activate", &one], 0);
     assert_eq!(sandbox.current(), Some(one));
     assert_eq!(sandbox.workers(), before);
+}
+
+#[test]
+fn a8_a_supervisor_that_dies_in_the_middle_of_a_start_does_not_end_the_activation() {
+    let (sandbox, _) = serving();
+    let two = push(&sandbox, "two", "sleep 1", "");
+    let caller = in_background(&sandbox, &["activate", &two]);
+    sandbox.wait("the first is starting", |status| {
+        status["workers"].as_array().unwrap().iter().any(|w| w["state"] == "starting")
+    });
+    common::signal_to(supervisor(&sandbox), Signal::KILL);
+    let code = code(&sandbox, caller);
+    assert_eq!(code, 0, "{}", std::fs::read_to_string(sandbox.path("caller.log")).unwrap());
+    assert_eq!(generations(&sandbox), all_on(&two));
+}
+
+#[test]
+fn a8_a_worker_that_dies_with_the_supervisor_in_probation_takes_everything_back() {
+    let (sandbox, one) = serving();
+    source(&sandbox, "two", ": two", "");
+    let pipeline = std::fs::read_to_string(sandbox.path("two/pointsman.yaml")).unwrap();
+    sandbox.write("two/pointsman.yaml", &pipeline.replace("probation: 100ms", "probation: 4s"));
+    let two = sandbox.run(&["push", "two"], 0);
+    let caller = in_background(&sandbox, &["activate", &two]);
+    sandbox.wait("both are ready", |status| {
+        let workers = common::workers(status);
+        let on_two = status["workers"].as_array().unwrap().iter().all(|w| w["generation"] == two.as_str());
+        on_two && workers.len() == 2
+    });
+    let victim = sandbox.workers()["worker/2"];
+    let supervisor = supervisor(&sandbox);
+    common::signal_to(supervisor, Signal::STOP);
+    common::signal_to(victim.pid, Signal::KILL);
+    common::signal_to(supervisor, Signal::KILL);
+    assert_eq!(code(&sandbox, caller), 1);
+    assert_eq!(sandbox.current(), Some(one.clone()));
+    sandbox.wait("only the old ones", |_| generations(&sandbox) == all_on(&one));
 }
 
 #[test]

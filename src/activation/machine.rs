@@ -210,8 +210,13 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
         (Observation::WorkerReady { slot, generation }, Act::Replace(awaited)) => {
             if slot == *awaited && generation == plan.target { passed(plan, "ready") } else { stays(plan) }
         }
-        (Observation::WorkerFailed { slot, generation, why }, Act::Replace(awaited)) => {
-            if slot == *awaited && generation == plan.target { failed(plan, why) } else { stays(plan) }
+        // somebody may have waited for it: then its end is told so
+        (Observation::WorkerFailed { slot, generation, why }, Act::Replace(_) | Act::Probation) => {
+            match (generation == plan.target, &act) {
+                (true, Act::Replace(awaited)) if slot == *awaited => failed(plan, why),
+                (true, _) => failed(plan, format!("{slot} ended: {why}")),
+                (false, _) => stays(plan),
+            }
         }
         // a worker of ours that dies takes everything back; one of the old generation is not our doing
         (Observation::WorkerExited { slot, generation, why }, Act::Replace(_) | Act::Probation) => {

@@ -258,7 +258,7 @@ impl Run<'_, '_> {
             match inbound {
                 Inbound::Seen(seen) => return seen,
                 Inbound::Loaded { at, staging } => self.outside.seal(at, staging),
-                Inbound::SupervisorLost => self.outside.ask_again(),
+                Inbound::SupervisorLost { seen } => self.outside.ask_again(seen),
             }
         }
     }

@@ -13,7 +13,12 @@ use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
 use crate::supervise::{Launch, News, WorkerState};
 
 use super::facts::{Prepared, program_path};
-use super::{ManagerError, Service};
+use super::{ManagerError, Service, clock};
+
+/// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often is looked for it.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What comes into the engine's loop.
 #[derive(Debug)]
@@ -23,7 +28,10 @@ pub(super) enum Inbound {
     /// the loader's output is there, to be sealed
     Loaded { at: usize, staging: Staging },
     /// the supervisor's news have ended: it is gone
-    SupervisorLost,
+    SupervisorLost {
+        /// number of the last news that came
+        seen: u64,
+    },
 }
 
 /// The outside of one activation.
@@ -189,10 +197,8 @@ impl<'a> Outside<'a> {
         if let Some(cancel) = self.cancel.take() {
             cancel.cancel();
         }
-        if self.ensuring.take().is_some()
-            && let Ok(mut client) = self.client()
-        {
-            let _ = client.abandon(self.event);
+        if self.ensuring.take().is_some() {
+            let _ = self.ask(|client| client.abandon(self.event));
         }
     }
 
@@ -209,8 +215,7 @@ impl<'a> Outside<'a> {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
                 let force = self.force && generation == prepared.plan.target;
-                let ask = |mut client: Client| client.ensure(self.event, &spec, force);
-                self.client().and_then(ask).map_err(|e| chain(&e))
+                self.ask(|client| client.ensure(self.event, &spec, force)).map_err(|e| chain(&e))
             }
         };
         match asked {
@@ -221,7 +226,12 @@ impl<'a> Outside<'a> {
 
     /// Stops every worker but these; an unreachable supervisor is tried again by the next engine.
     pub(super) fn settle(&self, slots: &[Slot]) {
-        match self.client().and_then(|mut client| client.settle(slots)) {
+        // without slots there need not be a supervisor to wait for
+        let settled = match slots {
+            [] => self.client().and_then(|mut client| client.settle(slots)),
+            _ => self.ask(|client| client.settle(slots)),
+        };
+        match settled {
             Ok(()) => {}
             Err(error) => tracing::warn!("surplus workers are not stopped: {}", chain(&error)),
         }
@@ -229,17 +239,24 @@ impl<'a> Outside<'a> {
 
     /// Reads the supervisor's news from now on, on a thread of its own. Nothing where none answers.
     pub(super) fn follow(&self) {
-        let Ok(mut client) = self.client() else { return };
-        let Ok(slots) = client.slots() else { return };
-        let Ok(mut stream) = client::news(&self.service.place.run, slots.news) else { return };
+        if let Ok(slots) = self.client().and_then(|mut client| client.slots()) {
+            self.follow_from(slots.news);
+        }
+    }
+
+    fn follow_from(&self, mut seen: u64) {
+        let Ok(mut stream) = self.ask(|_| client::news(&self.service.place.run, seen)) else { return };
         let inbox = self.inbox.clone();
         std::thread::spawn(move || {
             loop {
                 let inbound = match stream.next() {
-                    Ok((_, news)) => Inbound::Seen(observation(news)),
-                    Err(_) => Inbound::SupervisorLost,
+                    Ok((number, news)) => {
+                        seen = number;
+                        Inbound::Seen(observation(news))
+                    }
+                    Err(_) => Inbound::SupervisorLost { seen },
                 };
-                let lost = matches!(inbound, Inbound::SupervisorLost);
+                let lost = matches!(inbound, Inbound::SupervisorLost { .. });
                 if inbox.send(inbound).is_err() || lost {
                     return;
                 }
@@ -247,9 +264,10 @@ impl<'a> Outside<'a> {
         });
     }
 
-    /// After the supervisor is gone: asks its successor for what was not answered.
-    pub(super) fn ask_again(&mut self) {
-        self.follow();
+    /// After the supervisor is gone: hears from its successor what happened meanwhile, and asks it for
+    /// what was not answered.
+    pub(super) fn ask_again(&mut self, seen: u64) {
+        self.follow_from(seen);
         if let Some((slot, generation)) = self.ensuring.take() {
             self.ensure(slot, generation);
         }
@@ -257,7 +275,7 @@ impl<'a> Outside<'a> {
 
     /// Slots of the target that do not run it, ready: what nobody was told of.
     pub(super) fn unwell(&self) -> Option<(Slot, String)> {
-        let workers = super::status::workers(self.service).unwrap_or_default();
+        let workers = self.ask(Client::slots).map(|slots| slots.workers).unwrap_or_default();
         let target = &self.prepared.plan;
         let well = |slot: &Slot| {
             workers.iter().any(|worker| {
@@ -275,6 +293,20 @@ impl<'a> Outside<'a> {
     /// What to tell about where the pipeline came from.
     pub(super) fn note(&self) -> Option<&str> {
         self.prepared.note.as_deref()
+    }
+
+    /// Asks a supervisor; while it is gone, its successor (whoever starts that one), for a while. What is
+    /// asked of it may be asked twice.
+    fn ask<T>(&self, ask: impl Fn(&mut Client) -> Result<T, Unreachable>) -> Result<T, Unreachable> {
+        let until = clock::instant() + PATIENCE;
+        loop {
+            match self.client().and_then(|mut client| ask(&mut client)) {
+                Err(Unreachable::Absent { .. } | Unreachable::Gone { .. }) if clock::instant() < until => {
+                    std::thread::sleep(LOOK);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn client(&self) -> Result<Client, Unreachable> {
