@@ -233,6 +233,38 @@ fn a1_a_damaged_pointer_is_made_anew_by_an_activation() {
 }
 
 #[test]
+fn a11_an_engine_that_is_asked_to_end_begins_nothing_more() {
+    let (mut sandbox, one) = serving();
+    sandbox.end_manager(Signal::KILL);
+    let check = "check: sh -c 'echo > {config}/../../../../checking; sleep 5'\n";
+    let two = push(&sandbox, "two", ":", check);
+    let three = push(&sandbox, "three", ": three", "");
+    let first = in_background(&sandbox, &["activate", &two]);
+    wait_for("the check", || sandbox.path("checking").exists());
+    let mut second = in_background(&sandbox, &["activate", &three]);
+    sandbox.wait("both are accepted", |_| sandbox.path("store/events/3.json").exists());
+    // a caller that is killed leaves its event to the engine
+    second.kill().unwrap();
+    second.wait().unwrap();
+    common::signal_to(first.id(), Signal::INT);
+    assert_eq!(code(&sandbox, first), 1, "withdrawn");
+    assert_eq!(sandbox.current(), Some(one), "the other's event has not been begun");
+    assert!(!sandbox.path("store/events/3.outcome.json").exists());
+}
+
+#[test]
+fn a2_a_manager_that_waits_for_the_engine_lock_ends_when_asked() {
+    let (mut sandbox, _) = serving();
+    let manager = in_background(&sandbox, &["manager"]);
+    wait_for("it waits", || {
+        std::fs::read_to_string(sandbox.path("caller.log")).is_ok_and(|log| log.contains("waiting"))
+    });
+    common::signal_to(manager.id(), Signal::TERM);
+    assert_eq!(code(&sandbox, manager), 0);
+    sandbox.end_manager(Signal::TERM);
+}
+
+#[test]
 fn a8_a_supervisor_that_dies_in_the_middle_of_a_start_does_not_end_the_activation() {
     let (sandbox, _) = serving();
     let two = push(&sandbox, "two", "sleep 1", "");

@@ -15,6 +15,9 @@ use super::status::{MANAGER_FILE, ManagerReport, workers};
 use super::wake::{Wake, Woken};
 use super::{ManagerError, Service, clock};
 
+/// How often a manager that waits for the engine lock looks whether it is free.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// How long until an event that could not be given a verdict (a full disk) is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -29,25 +32,27 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     service.store.current()?;
     service.place.host_file()?;
     let wake = Wake::on(&service.store.events_path())?;
-    let _lock = match writer.engine_lock(false)? {
-        Some(lock) => lock,
-        None => {
+    let mut told = false;
+    let _lock = loop {
+        if let Some(lock) = writer.engine_lock(false)? {
+            break lock;
+        }
+        if !std::mem::replace(&mut told, true) {
             tracing::info!("another manager or activation runs; waiting for it to end");
-            match writer.engine_lock(true)? {
-                Some(lock) => lock,
-                None => return Ok(()),
-            }
+        }
+        if wake.wait(Some(LOOK)) == Woken::End {
+            return Ok(());
         }
     };
     write_down(service)?;
-    let engine = Engine { service, writer: &writer, starts_supervisor: true };
+    let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: true };
     if Client::connect(&service.place.run).is_err() {
         start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
         tracing::info!("started a supervisor, detached: it outlives this manager");
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     engine.run_pending(&mut |_, _| {})?;
-    if needs_cold_start(service)? {
+    if !wake.ends() && needs_cold_start(service)? {
         request(service, &writer, Request::Start)?;
     }
     loop {

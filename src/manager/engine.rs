@@ -15,7 +15,7 @@ use crate::supervise::{WorkerReport, WorkerState};
 
 use super::facts::{Prepared, Takes, Wish, prepare};
 use super::outside::{Inbound, Outside, chain, swing_back};
-use super::wake::watch_signals;
+use super::wake::{Wake, watch_signals};
 use super::{ManagerError, Service, clock};
 
 /// Hears of each step of an event as it ends.
@@ -25,6 +25,7 @@ pub type Progress<'a> = dyn FnMut(u64, &StepReport) + 'a;
 pub(super) struct Engine<'a> {
     pub(super) service: &'a Service,
     pub(super) writer: &'a Writer,
+    pub(super) wake: &'a Wake,
     /// whether a missing supervisor may be started
     pub(super) starts_supervisor: bool,
 }
@@ -33,9 +34,12 @@ pub(super) struct Engine<'a> {
 const REQUEST_TTL_SECONDS: i64 = 3600;
 
 impl Engine<'_> {
-    /// Gives every event without a verdict one, oldest first.
+    /// Gives every event without a verdict one, oldest first. After INT or TERM it begins no other one.
     pub(super) fn run_pending(&self, progress: &mut Progress<'_>) -> Result<(), ManagerError> {
         loop {
+            if self.wake.ends() {
+                return Ok(());
+            }
             let pending = self.service.store.pending()?;
             let Some(event) = pending.first() else { return Ok(()) };
             let marks = match self.service.store.marks(event.number) {
@@ -52,6 +56,17 @@ impl Engine<'_> {
                 None => self.run(event, &marks, progress)?,
             }
         }
+    }
+
+    /// Ends `event`, which has not been begun, for its own caller, who was asked to end. `false`: it has
+    /// been begun, and goes on.
+    pub(super) fn withdraw(&self, event: &Event) -> Result<bool, ManagerError> {
+        let fresh = self.service.store.marks(event.number)?.is_empty();
+        if fresh {
+            let why = "withdrawn by a signal before it began".to_owned();
+            self.conclude(event, Verdict::Failed, Stage::Preflight, why, false, Vec::new())?;
+        }
+        Ok(fresh)
     }
 
     fn supersede(&self, event: &Event, later: &Event) -> Result<(), ManagerError> {
@@ -152,6 +167,11 @@ impl Engine<'_> {
             let withdrawn = Observation::Withdrawn(format!("withdrawn by {}", name_of(signal)));
             signal == signal_hook::consts::SIGHUP || signalled.send(Inbound::Seen(withdrawn)).is_ok()
         })?;
+        if self.wake.ends() {
+            // it came before anybody listened
+            let withdrawn = Observation::Withdrawn("withdrawn by a signal".to_owned());
+            let _ = sender.send(Inbound::Seen(withdrawn));
+        }
         let outside = Outside::new(
             self.service,
             self.writer,

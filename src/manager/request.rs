@@ -72,13 +72,18 @@ pub fn submit(
             return Ok(outcome);
         }
         if let Some(_lock) = writer.engine_lock(false)? {
-            let engine = Engine { service, writer: &writer, starts_supervisor: false };
+            let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: false };
             engine.run_pending(&mut |number, report| {
                 if number == event.number {
                     told += 1;
                     progress(number, report);
                 }
             })?;
+            let goes_on =
+                wake.ends() && service.store.outcome(event.number)?.is_none() && !engine.withdraw(&event)?;
+            if goes_on {
+                return Err(ManagerError::NotWaited { event: event.number });
+            }
             continue;
         }
         tell(service, &event, &mut told, progress);

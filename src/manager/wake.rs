@@ -1,6 +1,8 @@
 //! Wakes whoever waits for events or outcomes. Only a wake-up: the truth is a listing.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub(super) enum Woken {
 /// A watch on the events directory and on signals. HUP, INT and TERM do not end the process while it lives.
 pub(super) struct Wake {
     inbox: Receiver<Woken>,
+    ends: Arc<AtomicBool>,
     _watcher: notify::RecommendedWatcher,
     signals: signal_hook::iterator::Handle,
 }
@@ -43,11 +46,19 @@ impl Wake {
         })
         .map_err(ManagerError::Watch)?;
         watcher.watch(events, RecursiveMode::NonRecursive).map_err(ManagerError::Watch)?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ends);
         let signals = watch_signals(move |signal| {
+            end.fetch_or(signal != SIGHUP, Ordering::Relaxed);
             let woken = if signal == SIGHUP { Woken::Reload } else { Woken::End };
             sender.send(woken).is_ok()
         })?;
-        Ok(Wake { inbox, _watcher: watcher, signals })
+        Ok(Wake { inbox, ends, _watcher: watcher, signals })
+    }
+
+    /// Whether INT or TERM has come.
+    pub(super) fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// Waits for `time`, whatever the store does meanwhile; a signal ends it.
