@@ -94,6 +94,35 @@ fn wait_for(what: &str, state: impl Fn() -> bool) {
 }
 
 #[test]
+fn a12_rollback_while_an_activation_has_not_swung_yet_goes_to_what_it_started_from() {
+    let (sandbox, _) = serving();
+    let two = push(&sandbox, "two", ": two", "");
+    sandbox.run(&["activate", &two], 0);
+    let three =
+        push(&sandbox, "three", ": three", "check: sh -c 'echo > {config}/../../../../checking; sleep 2'\n");
+    let caller = in_background(&sandbox, &["activate", &three]);
+    wait_for("the check", || sandbox.path("checking").exists());
+    let plan = sandbox.json(&["rollback", "--dry-run"], 0);
+    assert_eq!(plan["target"], two.as_str(), "{plan:#}");
+    assert_eq!(code(&sandbox, caller), 0);
+}
+
+#[test]
+fn a12_two_rollbacks_at_once_are_one() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", "sleep 0.7", "");
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", "--force", &push(&sandbox, "two", ": two", "")], 0);
+    let first = in_background(&sandbox, &["rollback"]);
+    wait_for("the first", || sandbox.path("store/events/3.json").exists());
+    let plan = sandbox.json(&["rollback", "--dry-run"], 0);
+    assert_eq!(code(&sandbox, first), 0);
+    assert_eq!(sandbox.current(), Some(one.clone()));
+    assert_eq!(plan["target"], one.as_str(), "{plan:#}");
+}
+
+#[test]
 fn a8_a_pointer_that_was_moved_alone_goes_back_to_the_last_good_with_its_workers() {
     let (sandbox, one) = serving();
     let before = sandbox.workers();

@@ -115,15 +115,22 @@ fn tell(service: &Service, event: &Event, told: &mut usize, progress: &mut Progr
 /// with the pointer beside the stack, to the top of it; else to the good one under the top.
 pub fn rollback_target(service: &Service) -> Result<GenerationId, ManagerError> {
     let store = &service.store;
-    for event in store.pending()? {
-        for mark in store.marks(event.number)? {
-            if let Mark::Swinging { from: Some(from), .. } = mark {
-                return Ok(from);
-            }
+    let current = service.standing()?.current;
+    if let Some(event) = store.pending()?.first() {
+        if event.request == Request::Rollback {
+            // two people in a hurry want the same
+            return Ok(event.target);
+        }
+        let swung = store.marks(event.number)?.into_iter().rev().find_map(|mark| match mark {
+            Mark::Swinging { from, .. } => Some(from),
+            Mark::Begun { .. } | Mark::Undoing { .. } | Mark::Note(_) => None,
+        });
+        // before its swing, what it starts from is in force still
+        if let Some(from) = swung.unwrap_or(current).filter(|from| *from != event.target) {
+            return Ok(from);
         }
     }
     let good = store.good_stack()?;
-    let current = store.current()?;
     match good.as_slice() {
         [.., top] if current != Some(*top) => Ok(*top),
         [.., under, _] => Ok(*under),
