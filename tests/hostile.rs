@@ -331,6 +331,31 @@ fn a8_a_worker_that_dies_with_the_supervisor_in_probation_takes_everything_back(
 }
 
 #[test]
+fn w9_a_worker_that_does_not_get_up_is_started_by_the_pipeline_as_it_is_now() {
+    let mut sandbox = Sandbox::new();
+    let host = |sandbox: &Sandbox, command: &str| {
+        sandbox.write(
+            "store/host.yaml",
+            &format!(
+                "version: 1\npipeline:\n  version: 1\n  probation: 100ms\n  worker:\n    command: {command}\n    \
+                 ready: {{file: \"{{run}}/ready\"}}\n"
+            ),
+        );
+    };
+    let flag = sandbox.write("flag", "");
+    host(&sandbox, &format!("sh -c 'test -e {} && sh {{config}}/start {{run}}'", flag.display()));
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", ":", "");
+    sandbox.run(&["activate", &one], 0);
+    std::fs::remove_file(&flag).unwrap();
+    common::signal_to(sandbox.workers()["worker/1"].pid, Signal::KILL);
+    sandbox.wait("it does not get up", |status| status["workers"][0]["state"] == "failed");
+    host(&sandbox, "sh {config}/start {run}");
+    sandbox.run(&["activate", "@"], 0);
+    assert_eq!(sandbox.workers().len(), 1);
+}
+
+#[test]
 fn a10_damaged_marks_end_as_stuck_and_hold_nobody_up() {
     let (mut sandbox, one) = serving();
     sandbox.end_manager(Signal::KILL);

@@ -134,6 +134,7 @@ impl Table {
         if let Some(accepted) = &mut place.accepted
             && same(&accepted.spec, &spec)
             && (!force || accepted.started_for == event)
+            && (accepted.spec == spec || is_ready(&self.workers, accepted))
         {
             accepted.event = event;
             let n = accepted.worker;
@@ -257,9 +258,16 @@ impl Table {
         let (slot, generation) = (worker.spec.slot.clone(), worker.spec.generation);
         let mut acts = Vec::new();
         match worker.role {
+            Role::Leaving if worker.kill => acts.extend(self.fall_back(slot)),
             Role::Leaving => {}
             Role::Candidate => {
-                acts.push(Act::Tell(News::Failed { slot, event: worker.event, generation, why }));
+                acts.push(Act::Tell(News::Failed {
+                    slot: slot.clone(),
+                    event: worker.event,
+                    generation,
+                    why,
+                }));
+                acts.extend(self.fall_back(slot));
             }
             Role::Accepted => {
                 let Some(place) = self.places.get_mut(&slot) else { return acts };
@@ -281,12 +289,23 @@ impl Table {
         acts
     }
 
-    /// Starts what `slot` has accepted where no process of it is there.
+    /// After a candidate: the accepted one, which was not started again meanwhile.
+    fn fall_back(&self, slot: Slot) -> Option<Act> {
+        let place = self.places.get(&slot)?;
+        place.accepted.as_ref().filter(|accepted| accepted.worker.is_none())?;
+        let delay = backoff(place.failures);
+        Some(Act::Restart(slot, delay))
+    }
+
+    /// Starts what `slot` has accepted where no process of it is there, and no candidate that is to run the
+    /// same in another way.
     pub(super) fn restart(&mut self, slot: &Slot) -> Vec<Act> {
+        let candidate = self.candidate_mut(slot).map(|(_, candidate)| candidate.spec.clone());
         let accepted = self.places.get(slot).and_then(|place| place.accepted.as_ref());
-        let Some(accepted) = accepted.filter(|accepted| accepted.worker.is_none()) else {
-            return Vec::new();
+        let waits = |accepted: &&Accepted| {
+            accepted.worker.is_none() && candidate.is_none_or(|candidate| !same(&candidate, &accepted.spec))
         };
+        let Some(accepted) = accepted.filter(waits) else { return Vec::new() };
         let n = self.add(accepted.event, accepted.spec.clone(), Role::Accepted);
         let accepted = self.places.get_mut(slot).and_then(|place| place.accepted.as_mut());
         accepted.expect("it was there above").worker = Some(n);
@@ -392,6 +411,10 @@ impl Table {
             place.accepted.is_some() || workers.values().any(|worker| worker.spec.slot == *slot)
         });
     }
+}
+
+fn is_ready(workers: &BTreeMap<u64, Worker>, accepted: &Accepted) -> bool {
+    accepted.worker.and_then(|n| workers.get(&n)).is_some_and(|worker| worker.ready)
 }
 
 fn same(a: &WorkerSpec, b: &WorkerSpec) -> bool {

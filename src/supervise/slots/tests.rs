@@ -133,3 +133,21 @@ fn w11_abandon_kills_candidates_without_news() {
     assert_eq!(table.gone(2, String::new(), Duration::ZERO), []);
     assert!(table.worker(old).unwrap().ready);
 }
+
+#[test]
+fn w9_a_slot_that_is_not_ready_is_started_the_way_it_is_asked_for_now() {
+    let (mut table, old) = running(1, 1);
+    let mut other = spec(1);
+    other.stop_signal = "QUIT".into();
+    assert!(matches!(table.ensure(2, other.clone(), false)[..], [Act::Tell(_)]), "a ready one is left alone");
+    table.gone(old, "crash".into(), Duration::ZERO);
+    assert_eq!(table.ensure(3, other.clone(), false), [Act::Start(2)]);
+    assert_eq!(table.restart(&other.slot), [], "not both ways at once");
+    let acts = table.gone(2, "bad".into(), Duration::ZERO);
+    assert!(matches!(&acts[..], [Act::Tell(News::Failed { .. }), Act::Restart(..)]), "{acts:?}");
+    assert_eq!(table.restart(&other.slot), [Act::Start(3)]);
+    // a candidate of another generation keeps nobody from serving meanwhile
+    table.gone(3, "crash".into(), Duration::ZERO);
+    assert_eq!(table.ensure(4, spec(2), false), [Act::Start(4)]);
+    assert_eq!(table.restart(&other.slot), [Act::Start(5)]);
+}
