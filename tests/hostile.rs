@@ -262,6 +262,26 @@ fn a1_a_damaged_pointer_is_made_anew_by_an_activation() {
 }
 
 #[test]
+fn w3_what_a_check_has_started_does_not_outlive_the_next_engine() {
+    let (mut sandbox, one) = serving();
+    let check = "check: sh -c 'sleep 987 & echo $! > {config}/../../../../stray; wait'\n";
+    let two = push(&sandbox, "two", ":", check);
+    let mut caller = in_background(&sandbox, &["activate", &two]);
+    wait_for("the check", || std::fs::read_to_string(sandbox.path("stray")).is_ok_and(|t| t.ends_with('\n')));
+    let stray: u32 = std::fs::read_to_string(sandbox.path("stray")).unwrap().trim().parse().unwrap();
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    sandbox.end_manager(Signal::KILL);
+    std::fs::remove_file(sandbox.path("stray")).unwrap();
+    let manager = in_background(&sandbox, &["manager"]);
+    wait_for("the check once more", || sandbox.path("stray").exists());
+    wait_for("the end of the first check's child", || common::process(stray).is_none());
+    common::signal_to(manager.id(), Signal::TERM);
+    assert_eq!(code(&sandbox, manager), 0);
+    assert_eq!(sandbox.current(), Some(one));
+}
+
+#[test]
 fn a11_an_engine_that_is_asked_to_end_begins_nothing_more() {
     let (mut sandbox, one) = serving();
     sandbox.end_manager(Signal::KILL);

@@ -11,7 +11,7 @@ use crate::activation::{
 };
 use crate::model::{Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict};
 use crate::store::{EventError, StoreError, Writer};
-use crate::supervise::{WorkerReport, WorkerState};
+use crate::supervise::{WorkerReport, WorkerState, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, prepare};
 use super::outside::{Inbound, Outside, chain, swing_back};
@@ -92,6 +92,11 @@ impl Engine<'_> {
         };
         if let Recovery::Fail { stage, why } = recovery {
             return self.conclude(event, Verdict::Failed, stage, why, false, Vec::new());
+        }
+        if !marks.is_empty()
+            && let Err(error) = oneshot::sweep(&self.service.place.run)
+        {
+            tracing::warn!("what the last engine had started may live on: {}", chain(&error));
         }
         self.writer.mark(event.number, &Mark::Begun { boot: boot.clone() })?;
         let wish = Wish {

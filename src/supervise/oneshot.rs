@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::process::{PidfdFlags, Signal};
 
 use crate::fsx::{Dir, FsError, Lock};
 
@@ -169,6 +170,56 @@ pub(super) fn tail(output: &Path, from: u64, limit: u64) -> String {
     String::from_utf8_lossy(&bytes).trim_end().to_owned()
 }
 
+/// Ends what is left of one-shots whose engine was killed: it took their first process with it, but not
+/// what that one had started.
+///
+/// # Errors
+/// The run directory cannot be read.
+pub fn sweep(run: &Path) -> Result<(), FsError> {
+    match crate::fsx::optional(Dir::open(&run.join("p")))? {
+        Some(parent) => sweep_in(&parent),
+        None => Ok(()),
+    }
+}
+
+fn sweep_in(parent: &Dir) -> Result<(), FsError> {
+    for name in parent.names()? {
+        let Some(name) = name.to_str().filter(|name| name.starts_with('x')) else { continue };
+        let path = parent.path().join(name);
+        if Lock::try_dir(&path).is_ok_and(|lock| lock.is_some()) {
+            kill_strays(&path)?;
+            let _ = parent.remove_tree(name);
+        }
+    }
+    Ok(())
+}
+
+/// Kills every process that was given `run`: known by its environment, since the number of the process
+/// group may be somebody else's by now.
+fn kill_strays(run: &Path) -> Result<(), FsError> {
+    let mark = [b"POINTSMAN_RUN=", run.as_os_str().as_encoded_bytes()].concat();
+    let processes = Dir::open(Path::new("/proc"))?;
+    // one may start another while we look
+    for _ in 0..10 {
+        let mut found = false;
+        for name in processes.names()? {
+            let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+            let Some(number) = pid.and_then(process::number) else { continue };
+            let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { continue };
+            let environment = crate::fsx::read_path(&Path::new("/proc").join(&name).join("environ"), 8 << 20);
+            if environment.is_ok_and(|bytes| bytes.split(|&byte| byte == 0).any(|word| *word == mark)) {
+                tracing::warn!(?pid, "a stray of a one-shot is killed");
+                process::signal(&pidfd, Signal::KILL);
+                found = true;
+            }
+        }
+        if !found {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// A fresh directory `<run>/p/x<n>`, locked while in use. What a killed process left is swept up.
 struct Scratch {
     parent: Dir,
@@ -180,12 +231,7 @@ struct Scratch {
 impl Scratch {
     fn new(run: &Path) -> Result<Scratch, FsError> {
         let parent = Dir::create_all(&run.join("p"), 0o755)?;
-        for name in parent.names()? {
-            let Some(name) = name.to_str().filter(|name| name.starts_with('x')) else { continue };
-            if Lock::try_dir(&parent.path().join(name)).is_ok_and(|lock| lock.is_some()) {
-                let _ = parent.remove_tree(name);
-            }
-        }
+        sweep_in(&parent)?;
         let mut n = 0u64;
         loop {
             n += 1;
