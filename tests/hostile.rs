@@ -393,3 +393,15 @@ fn a10_damaged_marks_end_as_stuck_and_hold_nobody_up() {
     let second = history["events"].as_array().unwrap().iter().find(|e| e["number"] == 2).unwrap().clone();
     assert_eq!(second["end"]["verdict"], "stuck", "{history:#}");
 }
+
+#[test]
+fn a4_a_manager_whose_supervisor_died_knows_what_runs() {
+    let (sandbox, one) = serving();
+    let before = sandbox.workers();
+    let supervisor = supervisor(&sandbox);
+    common::signal_to(supervisor, Signal::KILL);
+    wait_for("its end", || common::process(supervisor).is_none());
+    let outcome = sandbox.json(&["activate", &one], 0);
+    assert_eq!(outcome["verdict"], "unchanged", "{outcome:#}");
+    assert_eq!(sandbox.workers(), before);
+}

@@ -4,13 +4,14 @@
 //! none. Both run this.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::activation::{
     Action, Activation, Observation, Phase, Recovery, Trace, Waiting, begin, recover, step, undo,
 };
 use crate::model::{Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict};
 use crate::store::{EventError, StoreError, Writer};
+use crate::supervise::client::{Client, start_detached};
 use crate::supervise::{WorkerReport, WorkerState, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, prepare};
@@ -77,6 +78,14 @@ impl Engine<'_> {
     fn run(&self, event: &Event, marks: &[Mark], progress: &mut Progress<'_>) -> Result<(), ManagerError> {
         let standing = self.service.standing()?;
         let current = standing.current;
+        let run = &self.service.place.run;
+        // what runs is known by a supervisor only
+        if self.starts_supervisor
+            && Client::connect(run).is_err()
+            && let Err(error) = start_detached(&self.service.place.program, run)
+        {
+            tracing::warn!("{}", chain(&error));
+        }
         let workers = super::status::workers(self.service);
         let alive = workers.as_ref().is_some_and(|workers| {
             let of_target = |worker: &&WorkerReport| worker.accepted && worker.generation == event.target;
@@ -304,6 +313,8 @@ impl Run<'_, '_> {
                     match (&mark, &activation.phase) {
                         // not recorded, so not done
                         (Mark::Swinging { .. }, Phase::Step { at }) => {
+                            let belief = clock::instant() + Duration::from_secs(1);
+                            self.deadline = Some((Waiting::Step(*at), belief));
                             self.outside.failed(*at, chain(&error));
                             return Ok(());
                         }
