@@ -31,7 +31,8 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     // what nothing could be done with is said before anything is started
     service.store.current()?;
     service.place.host_file()?;
-    let wake = Wake::on(&service.store.events_path())?;
+    let mut wake = Wake::on_signals()?;
+    wake.watch(&service.store.events_path())?;
     let mut told = false;
     let _lock = loop {
         if let Some(lock) = writer.engine_lock(false)? {

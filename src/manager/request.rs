@@ -64,8 +64,7 @@ pub fn submit(
         by: draft.by.clone(),
     })?;
     let mut told = 0;
-    // made only by who has to wait: most callers are the engine themselves, or read the verdict at once
-    let mut wake = None;
+    let mut wake = Wake::on_signals()?;
     loop {
         if let Some(outcome) = service.store.outcome(event.number)? {
             tell(service, &event, &mut told, progress);
@@ -87,13 +86,9 @@ pub fn submit(
             continue;
         }
         tell(service, &event, &mut told, progress);
-        match &wake {
-            // the watch is up from here on: look once more before waiting
-            None => wake = Some(Wake::on(&service.store.events_path())?),
-            Some(wake) if wake.wait(Some(LOOK)) == Woken::End => {
-                return Err(ManagerError::NotWaited { event: event.number });
-            }
-            Some(_) => {}
+        // only who has to wait watches: most callers are the engine themselves
+        if wake.watch(&service.store.events_path())? && wake.wait(Some(LOOK)) == Woken::End {
+            return Err(ManagerError::NotWaited { event: event.number });
         }
     }
 }

@@ -25,19 +25,37 @@ pub(super) enum Woken {
     Time,
 }
 
-/// A watch on the events directory and on signals. HUP, INT and TERM do not end the process while it lives.
+/// A watch on signals, and from [`Wake::watch`] on on the events directory. HUP, INT and TERM do not end the
+/// process while it lives.
 pub(super) struct Wake {
     inbox: Receiver<Woken>,
+    sender: Sender<Woken>,
     ends: Arc<AtomicBool>,
-    _watcher: notify::RecommendedWatcher,
+    watcher: Option<notify::RecommendedWatcher>,
     signals: signal_hook::iterator::Handle,
 }
 
 impl Wake {
-    /// Watches `events` and the signals.
-    pub(super) fn on(events: &Path) -> Result<Wake, ManagerError> {
+    /// Watches the signals.
+    pub(super) fn on_signals() -> Result<Wake, ManagerError> {
         let (sender, inbox) = channel();
-        let wake: Sender<Woken> = sender.clone();
+        let ends = Arc::new(AtomicBool::new(false));
+        let (end, wake) = (Arc::clone(&ends), sender.clone());
+        let signals = watch_signals(move |signal| {
+            end.fetch_or(signal != SIGHUP, Ordering::Relaxed);
+            let woken = if signal == SIGHUP { Woken::Reload } else { Woken::End };
+            wake.send(woken).is_ok()
+        })?;
+        Ok(Wake { inbox, sender, ends, watcher: None, signals })
+    }
+
+    /// Watches `events` too, unless it does already: `false` where the watch is new, so that whoever is to
+    /// wait looks once more.
+    pub(super) fn watch(&mut self, events: &Path) -> Result<bool, ManagerError> {
+        if self.watcher.is_some() {
+            return Ok(true);
+        }
+        let wake = self.sender.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // reads are reported too, and an error is worth a look at the truth
             if event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_))) {
@@ -46,14 +64,8 @@ impl Wake {
         })
         .map_err(ManagerError::Watch)?;
         watcher.watch(events, RecursiveMode::NonRecursive).map_err(ManagerError::Watch)?;
-        let ends = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&ends);
-        let signals = watch_signals(move |signal| {
-            end.fetch_or(signal != SIGHUP, Ordering::Relaxed);
-            let woken = if signal == SIGHUP { Woken::Reload } else { Woken::End };
-            sender.send(woken).is_ok()
-        })?;
-        Ok(Wake { inbox, ends, _watcher: watcher, signals })
+        self.watcher = Some(watcher);
+        Ok(false)
     }
 
     /// Whether INT or TERM has come.
