@@ -208,7 +208,8 @@ fn never_fewer(sandbox: &Sandbox, act: impl FnOnce()) {
 fn a8_a_second_instance_that_fails_takes_everything_back() {
     let (sandbox, port, one) = serving();
     let load = Load::on(address(port), &["one", "bad"]);
-    let fails = "[ \"$POINTSMAN_INSTANCE\" = 1 ] || { echo second to none >&2; exit 3; }";
+    // slow enough to be looked at
+    let fails = "sleep 1; [ \"$POINTSMAN_INSTANCE\" = 1 ] || { echo second to none >&2; exit 3; }";
     let bad = site(&sandbox, "bad", port, Site { body: "bad", before: fails, ..Site::default() });
     let id = sandbox.run(&["push", &bad], 0);
     never_fewer(&sandbox, || {

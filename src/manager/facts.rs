@@ -61,9 +61,9 @@ pub fn plan_for(
     pointer_only: bool,
     force: bool,
 ) -> Result<(Plan, Option<String>), ManagerError> {
-    let standing = service.standing()?;
-    let (current, from) = (standing.current, standing.in_force);
-    let wish = Wish { request, target, current, from, takes: Takes::Whole, pointer_only, force };
+    // as for the request itself, a damaged pointer is told before anything is planned
+    let current = service.store.current()?;
+    let wish = Wish { request, target, current, from: current, takes: Takes::Whole, pointer_only, force };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
     Ok((prepared.plan, prepared.note))
