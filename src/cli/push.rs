@@ -68,6 +68,9 @@ pub(super) fn push(
     if chosen.take().is_some_and(|chosen| chosen.source == PipelineSource::Ignored) {
         output.talk(format!("note: {}", service.ignored_pipeline()));
     }
+    if !pushed.changed && flags.message.is_some() {
+        output.talk("note: this content is in the store already, and so is its first message");
+    }
     if let Some(tag) = tag {
         writer.tag(&tag, pushed.id)?;
     }

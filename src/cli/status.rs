@@ -56,6 +56,9 @@ pub(super) fn all(environment: &Environment, output: &mut Output) -> Result<Exit
     Ok(exit)
 }
 
+/// The most lines of a failed program's output that are shown; `history --json` has them all.
+const OUTPUT_LINES: usize = 5;
+
 fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     match name {
         Some(name) => output.line(format!("service    {name} ({})", report.store)),
@@ -84,6 +87,10 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     if let Some(last) = &report.last {
         let reason = first_line(&last.reason);
         output.line(format!("last       event {}: {} ({reason})", last.event, last.verdict));
+        // what a program said before it failed
+        for said in last.reason.lines().skip(1).filter(|line| !line.trim().is_empty()).take(OUTPUT_LINES) {
+            output.line(format!("           {said}"));
+        }
     }
     for worker in &report.workers {
         let state = format!("{:?}", worker.state).to_lowercase();
