@@ -761,10 +761,16 @@ fn c2_results_go_to_stdout_and_talk_to_stderr() {
     let id = silent(&["push", "good"]);
     assert!(id.len() == 65 && id.ends_with('\n'), "push prints the id alone: {id}");
     let id = id.trim_end();
-    let output = sandbox.output(&["deploy", "good", "-m", "why"], 0);
+    let output = sandbox.output(&["deploy", "good"], 0);
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(out.starts_with("event 1: good") && out.contains(&format!("in force: {id}\n")), "{out}");
     assert!(err.starts_with(&format!("pushed {id}\n")) && err.contains("preflight"), "{err}");
+    let again = sandbox.output(&["push", "good", "-m", "why"], 0);
+    assert_eq!(again.stdout, format!("{id}\n").as_bytes());
+    assert!(
+        String::from_utf8(again.stderr).unwrap().contains("its first message"),
+        "a message is not lost unsaid"
+    );
     assert_eq!(silent(&["show", "@:x"]), "x\n");
     assert_eq!(silent(&["exec", "--", "cat", "{config}/x"]), "x\n");
     assert_eq!(silent(&["exec", "--", "awk", "{print $1}{}", "{config}/x"]), "x\n", "other braces are CMD's");
