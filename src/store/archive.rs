@@ -102,6 +102,15 @@ impl Walk<'_> {
         Ok(directories.links)
     }
 
+    /// The one directory that holds everything, where the file `name` is in it: somebody put the directory
+    /// itself into the archive (`tar c conf`), not what is in it.
+    pub(super) fn wrapped(&self, name: &str) -> Option<&RelPath> {
+        let mut top = self.entries.iter().filter(|entry| entry.path.parent().is_none());
+        let only = top.next().filter(|_| top.next().is_none())?;
+        let inner = RelPath::new(&format!("{}/{name}", only.path)).ok()?;
+        self.entries.iter().any(|entry| entry.path == inner).then_some(&only.path)
+    }
+
     /// Makes the absolute links of an archive, which must lead beneath one of the bases.
     pub(super) fn absolute_links(&mut self, links: AbsoluteLinks, to: &Dir) -> Result<(), PushError> {
         links.0.into_iter().try_for_each(|(path, target)| self.symlink(&target, path, to))

@@ -285,6 +285,12 @@ impl Writer {
             Source::Archive(stream) => {
                 let links = walk.archive(stream, &tree)?;
                 let text = inspected(&tree, options.inspected)?;
+                if text.is_none()
+                    && let Some(within) = walk.wrapped(options.inspected)
+                {
+                    let why = format!("all of it is in {within}; make it with `tar c -C {within} .`");
+                    return Err(PushError::Archive { why });
+                }
                 walk.bases = bases(None, inspect(text.as_deref())?.as_deref());
                 walk.absolute_links(links, &tree)?;
                 walk.close(&tree)?;
