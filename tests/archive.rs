@@ -129,6 +129,11 @@ fn s19_a_hostile_stream_is_refused_by_name_and_leaves_nothing() {
             "a: its directory entry",
         ),
         (
+            "a wrapped directory",
+            &[(FILE, "conf/pointsman.yaml", "", 0o644, b"version: 1\n")],
+            "make it with `tar c -C conf .`",
+        ),
+        (
             "a broken pipeline",
             &[(FILE, "pointsman.yaml", "", 0o644, b"version: 1\nchek: x\n")],
             "pointsman.yaml:2:1",
