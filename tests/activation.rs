@@ -183,24 +183,29 @@ fn a8_a_first_worker_that_is_never_ready_changes_nothing() {
     assert_eq!(get(address(port)).as_deref(), Ok("one"));
 }
 
-/// Watches from its own thread that never fewer than two workers are ready.
-fn never_fewer(sandbox: &Sandbox, act: impl FnOnce()) {
+/// Watches from its own thread that never fewer than two workers are ready, and calls `seen` after twenty
+/// looks at which one of generation `id` was.
+fn never_fewer(sandbox: &Sandbox, id: &str, seen: impl Fn() + Sync, act: impl FnOnce()) {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
             let mut looks = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 let status = sandbox.status();
-                let ready =
-                    status["workers"].as_array().unwrap().iter().filter(|w| w["state"] == "ready").count();
-                assert!(ready >= 2, "fewer ready workers than before: {status:#}");
-                looks += 1;
+                assert!(status["supervisor"].is_u64(), "the supervisor does not answer: {status:#}");
+                let workers = status["workers"].as_array().unwrap();
+                let ready: Vec<_> = workers.iter().filter(|w| w["state"] == "ready").collect();
+                assert!(ready.len() >= 2, "fewer ready workers than before: {status:#}");
+                looks += usize::from(ready.iter().any(|worker| worker["generation"] == id));
+                if looks == 20 {
+                    seen();
+                }
             }
             looks
         });
         act();
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(watch.join().unwrap() > 5, "looked too seldom to see anything");
+        assert!(watch.join().unwrap() >= 20);
     });
 }
 
@@ -208,11 +213,14 @@ fn never_fewer(sandbox: &Sandbox, act: impl FnOnce()) {
 fn a8_a_second_instance_that_fails_takes_everything_back() {
     let (sandbox, port, one) = serving();
     let load = Load::on(address(port), &["one", "bad"]);
-    // slow enough to be looked at
-    let fails = "sleep 1; [ \"$POINTSMAN_INSTANCE\" = 1 ] || { echo second to none >&2; exit 3; }";
-    let bad = site(&sandbox, "bad", port, Site { body: "bad", before: fails, ..Site::default() });
+    let enough = sandbox.path("enough").display().to_string();
+    let fails = format!(
+        "[ \"$POINTSMAN_INSTANCE\" = 1 ] || {{ while [ ! -e {enough} ]; do sleep 0.01; done; echo second to none >&2; exit 3; }}"
+    );
+    let bad = site(&sandbox, "bad", port, Site { body: "bad", before: &fails, ..Site::default() });
     let id = sandbox.run(&["push", &bad], 0);
-    never_fewer(&sandbox, || {
+    let seen = || drop(sandbox.write("enough", ""));
+    never_fewer(&sandbox, &id, seen, || {
         let outcome = sandbox.json(&["activate", &id], 1);
         assert_eq!(
             (&outcome["verdict"], &outcome["stage"]),
