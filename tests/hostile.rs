@@ -61,6 +61,21 @@ fn supervisor(sandbox: &Sandbox) -> u32 {
     u32::try_from(sandbox.status()["supervisor"].as_u64().unwrap()).unwrap()
 }
 
+fn ends(sandbox: &Sandbox) -> Vec<(u64, String, String)> {
+    let history = sandbox.json(&["history"], 0);
+    let of = |event: &Value| {
+        let text = |name: &str| event["end"][name].as_str().unwrap_or_default().to_owned();
+        (event["number"].as_u64().unwrap(), text("verdict"), text("reason"))
+    };
+    let mut ends: Vec<_> = history["events"].as_array().unwrap().iter().map(of).collect();
+    ends.sort();
+    ends
+}
+
+/// A check that says that it runs, and ends when it is let go.
+const CHECK: &str =
+    "check: sh -c 'cd {config}/../../../..; echo > checking; while [ ! -e go ]; do sleep 0.01; done'\n";
+
 /// Starts `activate` in the background with its output in `caller.log`.
 fn in_background(sandbox: &Sandbox, args: &[&str]) -> std::process::Child {
     let log = sandbox.log("caller.log");
@@ -401,4 +416,97 @@ fn a4_a_manager_whose_supervisor_died_knows_what_runs() {
     let outcome = sandbox.json(&["activate", &one], 0);
     assert_eq!(outcome["verdict"], "unchanged", "{outcome:#}");
     assert_eq!(sandbox.workers(), before);
+}
+
+#[test]
+fn a2_the_latest_wins_but_not_over_a_rollback() {
+    let (sandbox, one) = serving();
+    let two = push(&sandbox, "two", ": two", "");
+    sandbox.run(&["activate", &two], 0);
+    let slow = push(&sandbox, "slow", ": slow", CHECK);
+    let mut callers = vec![in_background(&sandbox, &["activate", &slow])];
+    wait_for("the check", || sandbox.path("checking").exists());
+    for (number, args) in
+        [(4, ["activate", two.as_str()]), (5, ["rollback", one.as_str()]), (6, ["activate", two.as_str()])]
+    {
+        callers.push(in_background(&sandbox, &args));
+        wait_for("the event", || sandbox.path(&format!("store/events/{number}.json")).exists());
+    }
+    sandbox.write("go", "");
+    for caller in callers {
+        code(&sandbox, caller);
+    }
+    let verdicts: Vec<String> = ends(&sandbox).into_iter().map(|(_, verdict, _)| verdict).collect();
+    assert_eq!(verdicts, ["good", "good", "good", "superseded", "good", "good"]);
+    assert_eq!(sandbox.current(), Some(two));
+}
+
+#[test]
+fn a10_interrupted_twice_in_a_check_is_the_end() {
+    let (mut sandbox, one) = serving();
+    sandbox.end_manager(Signal::KILL);
+    let two = push(&sandbox, "two", ": two", CHECK);
+    for engine in [vec!["activate", &two], vec!["manager"]] {
+        let mut engine = in_background(&sandbox, &engine);
+        wait_for("the check", || sandbox.path("checking").exists());
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+        std::fs::remove_file(sandbox.path("checking")).unwrap();
+    }
+    sandbox.start_manager();
+    let (_, verdict, reason) = ends(&sandbox).pop().unwrap();
+    assert_eq!(verdict, "failed");
+    assert!(reason.contains("interrupted twice"), "{reason}");
+    assert!(!sandbox.path("checking").exists(), "it was not run a third time");
+    assert_eq!(sandbox.current(), Some(one));
+}
+
+#[test]
+fn a6_a_generation_that_is_not_intact_is_refused() {
+    let (sandbox, one) = serving();
+    let two = push(&sandbox, "two", ": two", "");
+    let file = sandbox.path(&format!("store/generations/{two}/tree/start"));
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let outcome = sandbox.json(&["activate", &two], 7);
+    assert_eq!(verdict(&outcome), ("refused", "preflight"), "{outcome:#}");
+    assert_eq!(sandbox.current(), Some(one));
+}
+
+#[test]
+fn a8_a_pointer_that_somebody_else_moved_meanwhile_is_not_moved_over() {
+    let (sandbox, one) = serving();
+    let before = sandbox.workers();
+    let other = push(&sandbox, "other", ": other", "");
+    let two = push(&sandbox, "two", ": two", CHECK);
+    let caller = in_background(&sandbox, &["activate", &two]);
+    wait_for("the check", || sandbox.path("checking").exists());
+    std::os::unix::fs::symlink(format!("generations/{other}/tree"), sandbox.path("store/new")).unwrap();
+    std::fs::rename(sandbox.path("store/new"), sandbox.path("store/current")).unwrap();
+    sandbox.write("go", "");
+    assert_eq!(code(&sandbox, caller), 1);
+    let (_, verdict, reason) = ends(&sandbox).pop().unwrap();
+    assert_eq!(verdict, "failed");
+    assert!(reason.contains("somebody else"), "{reason}");
+    assert_eq!((sandbox.current(), sandbox.workers()), (Some(one), before));
+}
+
+#[test]
+fn a8_a_probation_is_not_outlived_because_nobody_tells() {
+    let (sandbox, one) = serving();
+    source(&sandbox, "two", ": two", "");
+    let pipeline = std::fs::read_to_string(sandbox.path("two/pointsman.yaml")).unwrap();
+    sandbox.write("two/pointsman.yaml", &pipeline.replace("probation: 100ms", "probation: 2s"));
+    let two = sandbox.run(&["push", "two"], 0);
+    let caller = in_background(&sandbox, &["activate", &two]);
+    sandbox.wait("both are ready", |status| {
+        let all = status["workers"].as_array().unwrap();
+        all.iter().all(|w| w["generation"] == two.as_str()) && common::workers(status).len() == 2
+    });
+    let (victim, supervisor) = (sandbox.workers()["worker/2"], supervisor(&sandbox));
+    common::signal_to(supervisor, Signal::STOP);
+    common::signal_to(victim.pid, Signal::KILL);
+    std::thread::sleep(Duration::from_secs(3));
+    common::signal_to(supervisor, Signal::CONT);
+    assert_eq!(code(&sandbox, caller), 1);
+    assert_eq!(sandbox.current(), Some(one));
 }

@@ -30,7 +30,7 @@ struct World {
     current: Option<GenerationId>,
     /// what each slot accepted
     slots: BTreeMap<Slot, GenerationId>,
-    /// programs that passed
+    /// programs that passed, and a probation that was outlived
     proven: BTreeSet<usize>,
     working: Option<usize>,
     ensuring: Option<(Slot, GenerationId)>,
@@ -43,6 +43,8 @@ struct World {
     signals: u8,
     stale: u8,
     crashes: u8,
+    /// a worker of the target died after it had been started, before the verdict
+    died: bool,
     /// the way back met an error, so that `stuck` is right
     trouble: bool,
 }
@@ -64,6 +66,14 @@ impl Walk {
     }
 
     fn perform(&mut self, activation: &Activation, actions: Vec<Action>, mut world: World) {
+        if actions.contains(&Action::Cancel)
+            && let Some((slot, generation)) = world.ensuring.clone()
+        {
+            // it got ready a moment before it was called off
+            let mut late = World { ensuring: None, ..world.clone() };
+            late.slots.insert(slot, generation);
+            self.perform(activation, actions.clone(), late);
+        }
         for action in actions {
             assert!(
                 world.verdict.is_none() || matches!(action, Action::Settle(_)),
@@ -133,6 +143,10 @@ impl Walk {
         match verdict {
             Verdict::Good | Verdict::Unchanged => {
                 assert_eq!(world.current, Some(to()));
+                let steps = activation.plan.steps.iter().enumerate();
+                let mut probations = steps.filter(|(_, step)| step.run && step.act == Act::Probation);
+                assert!(probations.all(|(at, _)| world.proven.contains(&at)), "no probation: {world:?}");
+                assert!(!world.died, "a worker died: {world:?}");
                 assert!(all(to()) && activation.plan.slots.iter().all(|slot| world.slots.contains_key(slot)));
             }
             Verdict::Refused if activation.plan.request == Request::Start => {
@@ -162,8 +176,13 @@ impl Walk {
         if world.crashes == 0 {
             return;
         }
-        let mut world =
-            World { crashes: world.crashes - 1, working: None, swinging_back: None, ..world.clone() };
+        let mut world = World {
+            crashes: world.crashes - 1,
+            working: None,
+            swinging_back: None,
+            died: false,
+            ..world.clone()
+        };
         world.deadlines.clear();
         let candidate = world.ensuring.take();
         let mut worlds = vec![world.clone()];
@@ -238,14 +257,15 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
             Waiting::Step(at) => plan.steps[*at].act == Act::Probation,
             Waiting::SwingBack | Waiting::PutBack(_) => false,
         };
-        let late = World {
+        let mut late = World {
             deadlines: Vec::new(),
             working: None,
-            ensuring: None,
+            ensuring: world.ensuring.clone().filter(|_| !undone(world)),
             swinging_back: None,
             trouble: world.trouble || (!passed && undone(world)),
             ..world.clone()
         };
+        late.proven.extend(passed_step(waiting).filter(|_| passed));
         all.push((Observation::Overdue(waiting.clone()), late));
         // a deadline of something that has ended is nothing
         let stale = World { stale: 0, ..world.clone() };
@@ -267,7 +287,12 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
     if world.deaths > 0 {
         for slot in world.slots.iter().filter(|(_, accepted)| **accepted == plan.target).map(|(slot, _)| slot)
         {
-            let fewer = World { deaths: world.deaths - 1, ..world.clone() };
+            let counts = world
+                .deadlines
+                .iter()
+                .filter_map(passed_step)
+                .any(|at| matches!(plan.steps[at].act, Act::Replace(_) | Act::Probation));
+            let fewer = World { deaths: world.deaths - 1, died: world.died || counts, ..world.clone() };
             let generation = plan.target;
             all.push((Observation::WorkerExited { slot: slot.clone(), generation, why: why() }, fewer));
         }
@@ -276,6 +301,10 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
         all.push((Observation::Withdrawn(why()), World { signals: world.signals - 1, ..world.clone() }));
     }
     all
+}
+
+fn passed_step(waiting: &Waiting) -> Option<usize> {
+    if let Waiting::Step(at) = waiting { Some(*at) } else { None }
 }
 
 fn undone(world: &World) -> bool {
@@ -298,6 +327,7 @@ fn world(from: Option<GenerationId>, slots: u32) -> World {
         signals: 1,
         stale: 1,
         crashes: 2,
+        died: false,
         trouble: false,
     }
 }

@@ -151,3 +151,14 @@ fn w9_a_slot_that_is_not_ready_is_started_the_way_it_is_asked_for_now() {
     assert_eq!(table.ensure(4, spec(2), false), [Act::Start(4)]);
     assert_eq!(table.restart(&other.slot), [Act::Start(5)]);
 }
+
+#[test]
+fn w5_a_slot_that_waits_for_its_next_start_keeps_its_sockets() {
+    let mut table = Table::default();
+    table.ensure(1, spec(1), false);
+    table.ready(1, vec!["inherit:web:tcp://127.0.0.1:80".into()]);
+    table.gone(1, "crash".into(), Duration::ZERO);
+    assert!(table.needed_sockets().contains("inherit:web:tcp://127.0.0.1:80"));
+    table.settle(&[]);
+    assert!(table.needed_sockets().is_empty());
+}
