@@ -467,7 +467,7 @@ fn a6_a_generation_that_is_not_intact_is_refused() {
     let two = push(&sandbox, "two", ": two", "");
     let file = sandbox.path(&format!("store/generations/{two}/tree/start"));
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let outcome = sandbox.json(&["activate", &two], 7);
+    let outcome = sandbox.json(&["activate", &two], 4);
     assert_eq!(verdict(&outcome), ("refused", "preflight"), "{outcome:#}");
     assert_eq!(sandbox.current(), Some(one));
 }
