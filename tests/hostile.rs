@@ -221,7 +221,7 @@ fn a8_a_failed_change_leaves_no_fewer_workers_though_the_host_file_wants_fewer()
     let bad = push(&sandbox, "bad", "exit 3", "");
     let outcome = sandbox.json(&["activate", &bad], 1);
     assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
-    std::thread::sleep(Duration::from_millis(300));
+    // what is taken away is asked to leave before the verdict is given
     assert_eq!(sandbox.workers(), before);
 }
 
@@ -505,6 +505,7 @@ fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     let (victim, supervisor) = (sandbox.workers()["worker/2"], supervisor(&sandbox));
     common::signal_to(supervisor, Signal::STOP);
     common::signal_to(victim.pid, Signal::KILL);
+    // nothing is to be seen meanwhile: the probation's own time has to pass
     std::thread::sleep(Duration::from_secs(3));
     common::signal_to(supervisor, Signal::CONT);
     assert_eq!(code(&sandbox, caller), 1);
