@@ -511,3 +511,32 @@ fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     assert_eq!(code(&sandbox, caller), 1);
     assert_eq!(sandbox.current(), Some(one));
 }
+
+#[test]
+fn a6_a_lost_pipeline_stops_no_worker() {
+    let mut sandbox = Sandbox::new();
+    let start = sandbox.path("ready").display().to_string();
+    let host = format!(
+        "pipeline:\n  version: 1\n  probation: 100ms\n  worker:\n    command: [sh, -c, 'echo > {start}; exec sleep 1000']\n    \
+         ready: {{after: 50ms}}\n"
+    );
+    sandbox.write("store/host.yaml", &host);
+    sandbox.start_manager();
+    sandbox.write("one/a", "1");
+    sandbox.run(&["deploy", "one"], 0);
+    let (before, current) = (sandbox.workers(), sandbox.current());
+    assert_eq!(before.len(), 1);
+    sandbox.write("store/host.yaml", "pipeline: pushed\n");
+    sandbox.write("one/a", "2");
+    let outcome = sandbox.json(&["deploy", "one"], 7);
+    assert_eq!(verdict(&outcome), ("refused", "preflight"), "{outcome:#}");
+    assert!(outcome["reason"].as_str().unwrap().contains("--pointer-only"), "{outcome:#}");
+    assert_eq!((sandbox.workers(), sandbox.current()), (before.clone(), current));
+    let two = outcome["target"].as_str().unwrap();
+    sandbox.run(&["activate", "--pointer-only", two], 0);
+    assert_eq!(sandbox.workers(), before);
+    // brought back, it is applied
+    sandbox.write("store/host.yaml", &host);
+    sandbox.run(&["activate", two], 0);
+    assert_ne!(sandbox.workers(), before);
+}

@@ -79,7 +79,11 @@ pub(super) fn prepare(
     let (target, note, manifest) = match target_of(service, wish.target) {
         Err(_) if wish.takes == Takes::Back => {
             let pipeline = Pipeline::pointer_only();
-            (Launchable { id: wish.target, pipeline, key: None }, None, Manifest::default())
+            (
+                Launchable { id: wish.target, pipeline, has_pipeline: false, key: None },
+                None,
+                Manifest::default(),
+            )
         }
         answer => answer?,
     };
@@ -160,9 +164,10 @@ pub(super) fn launchable(
 ) -> Result<(Launchable, Option<String>), ManagerError> {
     let chosen = service.pipeline(id)?;
     let note = (chosen.source == PipelineSource::Ignored).then(|| service.ignored_pipeline());
+    let has_pipeline = chosen.pipeline.is_some();
     let pipeline = chosen.pipeline.unwrap_or_else(Pipeline::pointer_only);
     let key = loaded_key(&service.store, id, manifest, &pipeline)?;
-    Ok((Launchable { id, pipeline, key }, note))
+    Ok((Launchable { id, pipeline, has_pipeline, key }, note))
 }
 
 /// The key of the loader's output; `None` where the pipeline has no loader.

@@ -12,6 +12,8 @@ use crate::supervise::{Launch, WorkerSpec};
 pub(super) struct Launchable {
     pub(super) id: GenerationId,
     pub(super) pipeline: Pipeline,
+    /// whether any pipeline counts for it; else `pipeline` is the empty one
+    pub(super) has_pipeline: bool,
     /// the key of the loader's output, where there is a loader
     pub(super) key: Option<LoadedKey>,
 }

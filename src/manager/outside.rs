@@ -107,6 +107,12 @@ impl<'a> Outside<'a> {
                 return Err(format!("{of}: there is no program `{}`", command.0[0]));
             }
         }
+        let takes_away = self.prepared.plan.steps.iter().any(|step| matches!(step.act, Act::Remove(_)));
+        if takes_away && !target.has_pipeline {
+            return Err("no pipeline counts for it, so every worker would be stopped: \
+                        bring the pipeline back, or move the pointer alone with --pointer-only"
+                .to_owned());
+        }
         if !pipeline.workers.is_empty() && !self.prepared.plan.pointer_only {
             self.client().map_err(|e| chain(&ManagerError::NoSupervisor(e)))?;
         }
