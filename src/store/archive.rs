@@ -13,9 +13,9 @@ use tar::{EntryType, PaxExtensions};
 
 use super::content::{Failed, copy, fill};
 use super::links::{self, Judgement};
-use super::push::PushError;
+use super::refusal::{PushError, Refusal, refused};
 use super::scan::{DIR_MODE, class_of, file_mode};
-use super::source::{Refusal, SMALL, Walk, refused};
+use super::source::{SMALL, Walk};
 use crate::fsx::{self, Dir, FsError};
 use crate::model::{Class, ContentHash, Entry, Node, RelPath};
 

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use super::lines;
 use super::open::{Store, Writer, not_older};
-use super::{lines, stack};
 use crate::fsx::{self, FsError, Lock};
 use crate::model::{Actor, Event, GenerationId, Outcome, PushRecord, Request, Stage, Verdict};
 
@@ -130,16 +130,6 @@ impl Store {
             }
         }
         Ok(entries.into_values().collect())
-    }
-
-    /// The good generations, the last good one last; see the module `stack` for what counts.
-    pub fn good_stack(&self) -> Result<Vec<GenerationId>, StoreError> {
-        Ok(stack::stack(self.ledger()?.finished.values()))
-    }
-
-    /// The generation that was last proven good, if any ever was.
-    pub fn last_good(&self) -> Result<Option<GenerationId>, StoreError> {
-        Ok(self.good_stack()?.pop())
     }
 
     pub(super) fn ledger(&self) -> Result<Ledger, StoreError> {

@@ -6,11 +6,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::error::{Kind, StoreError};
+use super::error::StoreError;
 use super::history::Record;
 use super::links;
 use super::open::Writer;
-use super::source::{Limits, Parent, Refusal, Walk};
+use super::refusal::{PushError, Refusal};
+use super::source::{Limits, Parent, Walk};
 use super::staging::Staging;
 use crate::fsx::{self, Dir, EntryKind, FsError};
 use crate::model::{GenerationId, Manifest, PushRecord, RelPath};
@@ -59,100 +60,6 @@ pub struct Pushed {
     pub entries: usize,
     /// bytes in its files
     pub bytes: u64,
-}
-
-/// Why nothing was pushed.
-#[derive(Debug, thiserror::Error)]
-pub enum PushError {
-    /// the source is not there or no directory
-    #[error("cannot push {}", path.display())]
-    NoSource {
-        /// the source
-        path: PathBuf,
-        /// why not
-        source: FsError,
-    },
-    /// something in the source cannot be in a generation
-    #[error("cannot push {path}: {why}")]
-    Refused {
-        /// where, beneath the source
-        path: String,
-        /// why, and what to do
-        why: Refusal,
-    },
-    /// something in the source cannot be read
-    #[error("cannot push {path}; give this user the right to read it, or remove it")]
-    Unreadable {
-        /// where, beneath the source
-        path: String,
-        /// why not
-        source: FsError,
-    },
-    /// something in the source was written to while it was read
-    #[error("{path} changed while it was read; push again when nothing writes to it")]
-    Changed {
-        /// where, beneath the source
-        path: String,
-    },
-    /// its pipeline cannot be used
-    #[error("{why}")]
-    Disapproved {
-        /// the reason, with file, line and column
-        why: String,
-    },
-    /// the generation is there, damaged, and a stream cannot be read twice to make it anew
-    #[error("generation {id} is in the store and damaged; push it from a directory to make it whole")]
-    DamagedThere {
-        /// which
-        id: GenerationId,
-    },
-    /// the stream is no whole archive
-    #[error("cannot push the archive: {why}")]
-    Archive {
-        /// what is wrong with it
-        why: String,
-    },
-    /// the store could not be written to; nothing was pushed
-    #[error("cannot {doing}")]
-    Io {
-        /// what was tried
-        doing: &'static str,
-        /// why not
-        source: FsError,
-    },
-    /// the generation is there and complete, but its line is not in the history yet
-    #[error("generation {id} is pushed, but its line is not in the history yet; the next push adds it")]
-    NotInHistory {
-        /// what was pushed
-        id: GenerationId,
-        /// why
-        source: FsError,
-    },
-    /// the store could not be read; nothing was pushed
-    #[error(transparent)]
-    Store(StoreError),
-}
-
-impl PushError {
-    /// What it means for whoever asked.
-    pub fn kind(&self) -> Kind {
-        match self {
-            PushError::Refused { .. } | PushError::Archive { .. } | PushError::Disapproved { .. } => {
-                Kind::Refused
-            }
-            PushError::DamagedThere { .. } => Kind::Damaged,
-            PushError::Changed { .. } => Kind::Busy,
-            PushError::NoSource { .. }
-            | PushError::Unreadable { .. }
-            | PushError::Io { .. }
-            | PushError::NotInHistory { .. } => Kind::Failed,
-            PushError::Store(error) => error.kind(),
-        }
-    }
-
-    pub(super) fn io(doing: &'static str) -> impl Fn(FsError) -> PushError {
-        move |source| PushError::Io { doing, source }
-    }
 }
 
 /// What a push would make a generation of. Removed when it is dropped.

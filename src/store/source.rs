@@ -5,10 +5,10 @@ use std::io::{Seek as _, SeekFrom};
 
 use super::content::{Failed, copy, fill, hash_rest};
 use super::links::{self, Judgement};
-use super::push::PushError;
+use super::refusal::{PushError, Refusal, refused, unreadable};
 use super::scan::{DIR_MODE, class_of, file_mode};
 use crate::fsx::{self, Dir, EntryKind, FsError, Meta};
-use crate::model::{Class, ContentHash, Entry, Manifest, Node, PathError, RelPath};
+use crate::model::{Class, ContentHash, Entry, Manifest, Node, RelPath};
 
 /// Up to this length a file is read whole, then hashed, then linked or written.
 pub(super) const SMALL: u64 = 1 << 20;
@@ -30,46 +30,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits { entries: 200_000, bytes: 16 << 30, depth: 64 }
     }
-}
-
-/// Why one path cannot be pushed, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum Refusal {
-    #[error("{0}; rename it")]
-    Name(PathError),
-    #[error("it is a device, socket or fifo; remove it, a generation holds files, directories and links")]
-    Special,
-    #[error("it has a setuid, setgid or sticky bit; clear it (chmod u-s,g-s,-t)")]
-    Setuid,
-    #[error("the link leads out of the directory, to {0}; make it relative, or push with --copy-links")]
-    LinkOut(String),
-    #[error("the link leads out by way of other links, to {0}; let it lead to the place itself")]
-    LinkOutThroughLinks(String),
-    #[error("the link leads to {0}, which is not there; remove it or make what it names")]
-    LinkNowhere(String),
-    #[error("the link's text has a control character or is not UTF-8; make it anew")]
-    LinkText,
-    #[error("the directory is in itself, by a link or a mount; remove what leads back")]
-    Loop,
-    #[error("it is more than {0} directories deep; push less")]
-    Deep(usize),
-    #[error("it is a sparse file; make the archive without --sparse")]
-    Sparse,
-    #[error("it is there twice; make the archive of one directory only")]
-    Twice,
-    #[error(
-        "its directory entry comes after what is in it, with other rights; make the archive of one directory"
-    )]
-    LateDirectory,
-    #[error("the hard link leads to {0}, which is no file of the archive before it")]
-    HardLink(String),
-    #[error("it is the store itself; push a directory that does not hold the store")]
-    Store,
-    #[error("the source holds more than {0} entries; push less, or raise the limit")]
-    Entries(usize),
-    #[error("the source holds more than {0} bytes; push less, or raise the limit")]
-    Bytes(u64),
 }
 
 /// The generation that unchanged files are linked from.
@@ -313,16 +273,4 @@ impl Walk<'_> {
         // whatever stands in the way of a link (EMLINK, EXDEV, EPERM): a copy is as good
         same && parent.tree.hard_link(path, to, name).is_ok()
     }
-}
-
-pub(super) fn refused(path: &(impl ToString + ?Sized), why: Refusal) -> PushError {
-    PushError::Refused { path: path.to_string(), why }
-}
-
-/// What was listed a moment ago and is gone, or is something else now, has changed meanwhile.
-fn unreadable(path: &(impl ToString + ?Sized), source: FsError) -> PushError {
-    if source.is_not_found() {
-        return PushError::Changed { path: path.to_string() };
-    }
-    PushError::Unreadable { path: path.to_string(), source }
 }

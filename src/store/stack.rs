@@ -1,14 +1,28 @@
-//! The stack of good generations: what `@-1` and "last good" mean. Pure.
+//! The stack of good generations: what `@-1` and "last good" mean.
 
+use super::error::StoreError;
 use super::history::HistoryEntry;
+use super::open::Store;
 use crate::model::{GenerationId, Request, Verdict};
+
+impl Store {
+    /// The good generations, the last good one last.
+    pub fn good_stack(&self) -> Result<Vec<GenerationId>, StoreError> {
+        Ok(stack(self.ledger()?.finished.values()))
+    }
+
+    /// The generation that was last proven good, if any ever was.
+    pub fn last_good(&self) -> Result<Option<GenerationId>, StoreError> {
+        Ok(self.good_stack()?.pop())
+    }
+}
 
 /// The good generations, the last good one on top (at the end), from every finished event by number.
 ///
 /// A good activate (or cold start) puts its target on top, unless it is there. A good rollback goes back
 /// to its target: what is above it leaves; a target that is not on the stack takes the place of the top.
 /// Every other verdict proves nothing.
-pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
+fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
     let mut stack: Vec<GenerationId> = Vec::new();
     for entry in finished {
         if entry.end.as_ref().is_none_or(|end| end.verdict != Verdict::Good) {

@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::fsx::Dir;
 
-use super::launch::FIRST_FD;
 use super::namespace::{self, NamespaceError};
+
+/// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
+pub(super) const FIRST_FD: usize = 3;
 
 /// More than any command line and environment the kernel would take (2 MiB).
 const LIMIT: u64 = 8 << 20;

@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Address;
 
-use super::exec::{Mount, Start};
+use super::exec::{FIRST_FD, Mount, Start};
 use super::wire::{Launch, WorkerSpec};
-
-/// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
-pub(super) const FIRST_FD: usize = 3;
 
 /// What one process is given besides its [`Launch`].
 #[derive(Default)]

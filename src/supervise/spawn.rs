@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::process::{PidfdFlags, Signal};
 
+use super::exec::FIRST_FD;
 use super::exec::Start;
-use super::launch::FIRST_FD;
 use super::process::{self, Ended};
 
 /// A process that waits to be told what to become. Dropped before that, it ends by itself.
