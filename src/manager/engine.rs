@@ -15,7 +15,7 @@ use crate::supervise::client::{Client, start_detached};
 use crate::supervise::{WorkerReport, WorkerState, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, prepare};
-use super::outside::{Inbound, Outside, chain, swing_back};
+use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
 use super::wake::{Wake, watch_signals};
 use super::{ManagerError, Service, clock};
 
@@ -186,15 +186,15 @@ impl Engine<'_> {
             let withdrawn = Observation::Withdrawn("withdrawn by a signal".to_owned());
             let _ = sender.send(Inbound::Seen(withdrawn));
         }
-        let outside = Outside::new(
-            self.service,
-            self.writer,
-            event.number,
-            event.force,
+        let outside = Outside {
+            service: self.service,
+            writer: self.writer,
+            event,
             prepared,
-            sender,
-            self.starts_supervisor,
-        );
+            inbox: sender,
+            starts_supervisor: self.starts_supervisor,
+            in_flight: InFlight::default(),
+        };
         outside.follow();
         let mut run = Run {
             engine: self,

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::activation::{Act, Observation};
-use crate::model::{Command, GenerationId, Slot};
+use crate::model::{Command, Event, GenerationId, Slot};
 use crate::store::{Staging, Writer};
 use crate::supervise::client::{self, Client, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
@@ -36,33 +36,26 @@ pub(super) enum Inbound {
 
 /// The outside of one activation.
 pub(super) struct Outside<'a> {
-    service: &'a Service,
-    writer: &'a Writer,
-    event: u64,
-    force: bool,
-    prepared: &'a Prepared,
-    inbox: Sender<Inbound>,
+    pub(super) service: &'a Service,
+    pub(super) writer: &'a Writer,
+    pub(super) event: &'a Event,
+    pub(super) prepared: &'a Prepared,
+    pub(super) inbox: Sender<Inbound>,
     /// whether a missing supervisor may be started: the manager may, a caller may not
-    starts_supervisor: bool,
+    pub(super) starts_supervisor: bool,
+    pub(super) in_flight: InFlight,
+}
+
+/// What has been asked for and not answered yet.
+#[derive(Default)]
+pub(super) struct InFlight {
+    /// ends the program that runs
     cancel: Option<Arc<Cancel>>,
-    /// asked of the supervisor and not answered yet
+    /// asked of the supervisor
     ensuring: Option<(Slot, GenerationId)>,
 }
 
-impl<'a> Outside<'a> {
-    pub(super) fn new(
-        service: &'a Service,
-        writer: &'a Writer,
-        event: u64,
-        force: bool,
-        prepared: &'a Prepared,
-        inbox: Sender<Inbound>,
-        starts_supervisor: bool,
-    ) -> Outside<'a> {
-        let (cancel, ensuring) = (None, None);
-        Outside { service, writer, event, force, prepared, inbox, starts_supervisor, cancel, ensuring }
-    }
-
+impl Outside<'_> {
     /// Does step `at`; what comes of it is sent to the inbox.
     pub(super) fn act(&mut self, at: usize) {
         let result = match &self.prepared.plan.steps[at].act {
@@ -189,7 +182,7 @@ impl<'a> Outside<'a> {
                 return;
             }
         };
-        self.cancel = Some(Arc::clone(&cancel));
+        self.in_flight.cancel = Some(Arc::clone(&cancel));
         let (inbox, program) = (self.inbox.clone(), self.service.place.program.clone());
         // the program dies with the thread that started it: this one waits for it to the end
         std::thread::spawn(move || {
@@ -200,11 +193,11 @@ impl<'a> Outside<'a> {
 
     /// Ends the running program and the candidates of this event.
     pub(super) fn cancel(&mut self) {
-        if let Some(cancel) = self.cancel.take() {
+        if let Some(cancel) = self.in_flight.cancel.take() {
             cancel.cancel();
         }
-        if self.ensuring.take().is_some() {
-            let _ = self.ask(|client| client.abandon(self.event));
+        if self.in_flight.ensuring.take().is_some() {
+            let _ = self.ask(|client| client.abandon(self.event.number));
         }
     }
 
@@ -220,12 +213,12 @@ impl<'a> Outside<'a> {
         let asked = match spec {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
-                let force = self.force && generation == prepared.plan.target;
-                self.ask(|client| client.ensure(self.event, &spec, force)).map_err(|e| chain(&e))
+                let force = self.event.force && generation == prepared.plan.target;
+                self.ask(|client| client.ensure(self.event.number, &spec, force)).map_err(|e| chain(&e))
             }
         };
         match asked {
-            Ok(()) => self.ensuring = Some((slot, generation)),
+            Ok(()) => self.in_flight.ensuring = Some((slot, generation)),
             Err(why) => self.send(Observation::WorkerFailed { slot, generation, why }),
         }
     }
@@ -274,7 +267,7 @@ impl<'a> Outside<'a> {
     /// what was not answered.
     pub(super) fn ask_again(&mut self, seen: u64) {
         self.follow_from(seen);
-        if let Some((slot, generation)) = self.ensuring.take() {
+        if let Some((slot, generation)) = self.in_flight.ensuring.take() {
             self.ensure(slot, generation);
         }
     }
