@@ -128,9 +128,9 @@ fn c1_used_wrongly_is_2() {
         (&["frobnicate"], "frobnicate"),
         (&["init", "--pipeline", "host"], "pushed"),
         (&["init", "extra"], "extra"),
-        (&["push"], "<DIR>"),
+        (&["push"], "<DIR|->"),
         (&["push", "good", "more"], "more"),
-        (&["deploy"], "<DIR>"),
+        (&["deploy"], "<DIR|->"),
         (&["deploy", "good", "--pointer-only"], "--pointer-only"),
         (&["activate"], "<REF>"),
         (&["activate", "@", "--nope"], "--nope"),
@@ -163,8 +163,8 @@ fn c1_used_wrongly_is_2() {
         (&["show", "@:../x"], "`../x`"),
         (&["show", "@:/x"], "`/x`"),
         (&["show", "@:"], "``"),
-        (&["push", ""], "<DIR>"),
-        (&["deploy", ""], "<DIR>"),
+        (&["push", ""], "<DIR|->"),
+        (&["deploy", ""], "<DIR|->"),
     ];
     for (args, says) in table {
         fails(&sandbox, args, 2, &[says]);

@@ -147,8 +147,8 @@ pub(super) struct InitFlags {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct PushFlags {
-    /// The directory whose content becomes the generation
-    #[arg(value_name = "DIR")]
+    /// The directory whose content becomes the generation, or `-`: a tar stream on stdin
+    #[arg(value_name = "DIR|-")]
     pub(super) source: PathBuf,
     /// Why, as `list` and `status` show it
     #[arg(short, long, value_name = "TEXT")]
