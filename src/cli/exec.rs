@@ -13,7 +13,8 @@ pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Res
     let id = resolve(service, reference)?;
     let lease = service.store.lease(id)?;
     let config = service.store.tree_path(id);
-    let mount = service.pipeline(id)?.pipeline.and_then(|pipeline| pipeline.mount);
+    let mount =
+        service.pipeline(id, &service.store.manifest(id)?)?.pipeline.and_then(|pipeline| pipeline.mount);
     // nothing else in braces means anything here: it may be a shell's or awk's
     let shown = config.display().to_string();
     let words: Vec<String> = command.iter().map(|word| word.replace("{config}", &shown)).collect();

@@ -78,7 +78,7 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
         }
         CheckTarget::Generation(id) => {
             service.store.check_intact(*id)?;
-            (service.store.tree_path(*id), service.pipeline(*id)?)
+            (service.store.tree_path(*id), service.pipeline(*id, &service.store.manifest(*id)?)?)
         }
     };
     let note = match chosen.source {

@@ -162,7 +162,7 @@ pub(super) fn launchable(
     id: GenerationId,
     manifest: &Manifest,
 ) -> Result<(Launchable, Option<String>), ManagerError> {
-    let chosen = service.pipeline(id)?;
+    let chosen = service.pipeline(id, manifest)?;
     let note = (chosen.source == PipelineSource::Ignored).then(|| service.ignored_pipeline());
     let has_pipeline = chosen.pipeline.is_some();
     let pipeline = chosen.pipeline.unwrap_or_else(Pipeline::pointer_only);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::fsx::{self, FsError};
 use crate::model::{
-    DocumentError, GenerationId, HostFile, HostPipeline, Node, Pipeline, RelPath, SectionError,
+    DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, SectionError,
 };
 use crate::store::{EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
@@ -201,13 +201,13 @@ impl Service {
         Ok(Service { place, store, boot: boot_id()? })
     }
 
-    /// The pipeline that counts for the generation `id`.
-    pub fn pipeline(&self, id: GenerationId) -> Result<Chosen, ManagerError> {
+    /// The pipeline that counts for the generation `id`, whose manifest is `manifest`.
+    pub fn pipeline(&self, id: GenerationId, manifest: &Manifest) -> Result<Chosen, ManagerError> {
         let path = RelPath::new(PIPELINE_FILE).expect("a plain name is a path");
         let name = format!("{}:{PIPELINE_FILE}", id.short());
-        let pushed = match self.store.manifest(id)?.get(&path) {
+        let pushed = match manifest.get(&path) {
             None => None,
-            Some(Node::File { .. }) => Some(self.store.read_file(id, &path)?),
+            Some(Node::File { .. }) => Some(self.store.read_listed(id, manifest, &path)?),
             Some(_) => return Err(ManagerError::NoDocument { name, why: NO_FILE }),
         };
         self.choose(&name, pushed.as_deref())

@@ -128,9 +128,18 @@ impl Store {
 
     /// The content of one file of generation `id`, through the links in it: what was pushed, or damage.
     pub fn read_file(&self, id: GenerationId, path: &RelPath) -> Result<Vec<u8>, StoreError> {
-        let manifest = self.manifest(id)?;
+        self.read_listed(id, &self.manifest(id)?, path)
+    }
+
+    /// The same, where the generation's manifest is at hand.
+    pub fn read_listed(
+        &self,
+        id: GenerationId,
+        manifest: &Manifest,
+        path: &RelPath,
+    ) -> Result<Vec<u8>, StoreError> {
         let missing = || StoreError::NoSuchPath { id, path: path.to_string() };
-        let found = super::links::follow(&manifest, path).ok_or_else(missing)?;
+        let found = super::links::follow(manifest, path).ok_or_else(missing)?;
         let Some(Node::File { hash, .. }) = manifest.get(&found) else { return Err(missing()) };
         let name = format!("generations/{id}/tree/{found}");
         match fsx::optional(self.root.read(&name, LARGEST_FILE)) {
