@@ -525,6 +525,24 @@ fn s11_a_verdict_is_written_once() {
 }
 
 #[test]
+fn s12_the_first_writer_after_a_reboot_completes_the_history_whatever_its_time_says() {
+    let sandbox = Sandbox::new();
+    sandbox.generation("a");
+    let file = sandbox.path("store/history");
+    let one = fs::read_to_string(&file).unwrap();
+    sandbox.generation("b");
+    let both = fs::read_to_string(&file).unwrap();
+    // a power cut took the line, not the time
+    fs::write(&file, &one).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+    sandbox.writer();
+    assert_eq!(fs::read_to_string(&file).unwrap(), one, "the same boot believes the time");
+    sandbox.store().writer("boot-2").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), both);
+}
+
+#[test]
 fn s12_what_a_crash_kept_from_the_history_is_read_and_then_written() {
     let sandbox = Sandbox::new();
     let (a, b) = (sandbox.generation("a"), sandbox.generation("b"));

@@ -132,6 +132,28 @@ pub enum Act {
     Remove(Slot),
 }
 
+impl Act {
+    /// Whether a program of the generation is started for it.
+    fn starts_program(&self) -> bool {
+        match self {
+            Act::Load | Act::Check(_) | Act::Replace(_) => true,
+            Act::Preflight | Act::Swing | Act::Probation | Act::Remove(_) => false,
+        }
+    }
+}
+
+impl Plan {
+    /// Whether it starts any program of the generation.
+    pub fn starts_programs(&self) -> bool {
+        self.steps.iter().any(|step| step.run && step.act.starts_program())
+    }
+
+    /// Whether anything is done after the swing: what may fail then needs a way back.
+    pub fn goes_on_after_the_swing(&self) -> bool {
+        self.steps.iter().skip_while(|step| step.act != Act::Swing).skip(1).any(|step| step.run)
+    }
+}
+
 impl PlannedStep {
     /// The step's name in reports: `loader`, `check 1`, `web/1`.
     pub fn name(&self) -> String {

@@ -15,6 +15,9 @@ pub struct Trace<'a> {
     pub boot: &'a str,
     /// whether every slot that runs the target is ready (and at least one process of ours lives)
     pub alive: bool,
+    /// whether nothing follows the swing: the target has no workers and none run, or only the pointer is to
+    /// move
+    pub bare: bool,
     /// whether the request is older than `request_ttl`
     pub expired: bool,
 }
@@ -90,7 +93,7 @@ fn beyond_the_swing(
     from: Option<GenerationId>,
     stage: Stage,
 ) -> Recovery {
-    if same_boot && trace.alive {
+    if trace.bare || (same_boot && trace.alive) {
         return Recovery::Finish { from };
     }
     let why = if same_boot { "the engine and workers died" } else { "the machine went down" };
@@ -112,8 +115,15 @@ mod tests {
     }
 
     fn decide(marks: &[Mark], current: &str, boot: &str, alive: bool) -> Recovery {
-        let trace =
-            Trace { marks, target: id("to"), current: Some(id(current)), boot, alive, expired: false };
+        let trace = Trace {
+            marks,
+            target: id("to"),
+            current: Some(id(current)),
+            boot,
+            alive,
+            bare: false,
+            expired: false,
+        };
         recover(&trace)
     }
 
@@ -125,8 +135,15 @@ mod tests {
         let from = Some(id("from"));
 
         assert_eq!(decide(&[], "from", "b1", true), Recovery::Run);
-        let expired =
-            Trace { marks: &[], target: id("to"), current: None, boot: "b", alive: true, expired: true };
+        let expired = Trace {
+            marks: &[],
+            target: id("to"),
+            current: None,
+            boot: "b",
+            alive: true,
+            bare: false,
+            expired: true,
+        };
         assert!(matches!(recover(&expired), Recovery::Fail { .. }));
         for boot in ["b1", "b2"] {
             assert_eq!(decide(std::slice::from_ref(&begun), "from", boot, true), Recovery::Run);
@@ -138,6 +155,19 @@ mod tests {
         assert_eq!(decide(&swung, "to", "b1", true), Recovery::Finish { from });
         assert!(matches!(decide(&swung, "to", "b1", false), Recovery::Undo { .. }));
         assert!(matches!(decide(&swung, "to", "b2", true), Recovery::Undo { .. }));
+        for boot in ["b1", "b2"] {
+            let current = Some(id("to"));
+            let bare = Trace {
+                marks: &swung,
+                target: id("to"),
+                current,
+                boot,
+                alive: false,
+                bare: true,
+                expired: false,
+            };
+            assert_eq!(recover(&bare), Recovery::Finish { from }, "nothing is left that could fail");
+        }
         for current in ["from", "to"] {
             let undo = decide(&[begun.clone(), swinging.clone(), undoing.clone()], current, "b2", true);
             assert_eq!(undo, Recovery::Undo { from, stage: Stage::Workers, why: "web/1 died".to_owned() });

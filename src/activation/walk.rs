@@ -191,7 +191,9 @@ impl Walk {
             worlds.push(world);
         }
         for mut world in worlds {
+            let facts = (self.facts)(&world);
             let trace = Trace {
+                bare: facts.pointer_only || (facts.slots.is_empty() && facts.running.is_empty()),
                 marks: &world.marks,
                 target: to(),
                 current: world.current,

@@ -264,22 +264,23 @@ impl Dir {
             .map_err(|e| self.error("set the mode of", rel, e))
     }
 
-    /// Creates the file `rel` with `bytes` of disk space allocated to it, durably, unless it is there.
-    pub fn reserve(&self, rel: impl AsRef<Path>, bytes: u64) -> Result<(), FsError> {
+    /// Creates the file `rel` with `bytes` of disk space allocated to it, unless it is there; whether it was
+    /// made now. Durable after [`Dir::sync`].
+    pub fn reserve(&self, rel: impl AsRef<Path>, bytes: u64) -> Result<bool, FsError> {
         let rel = rel.as_ref();
         match self.create_file(rel, 0o600) {
             Ok(file) => {
                 let flags = rustix::fs::FallocateFlags::empty();
                 match rustix::fs::fallocate(file.file(), flags, 0, bytes) {
                     // a file system without it cannot promise space: nothing to keep
-                    Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+                    Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(true),
                     Err(e) => {
                         let _ = self.remove_file(rel);
                         Err(self.error("allocate", rel, e))
                     }
                 }
             }
-            Err(error) if error.is_exists() => Ok(()),
+            Err(error) if error.is_exists() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -287,8 +288,10 @@ impl Dir {
     /// Reads the file `rel`; more than `limit` bytes is an error.
     pub fn read(&self, rel: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FsError> {
         let rel = rel.as_ref();
-        let file = self.open_file(rel)?;
-        let mut bytes = Vec::new();
+        let (file, meta) = self.open_file_meta(rel)?;
+        // one more than there is: the end is seen without a further round of guessing
+        let room = usize::try_from(meta.len.min(limit)).map_or(0, |len| len + 1);
+        let mut bytes = Vec::with_capacity(room);
         file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.error("read", rel, e))?;
         if bytes.len() as u64 > limit {
             let reason = format!("it is larger than {limit} bytes");
@@ -338,11 +341,24 @@ impl Dir {
         done
     }
 
-    /// Opens `rel` for appending, creating it with `mode` where it is not there.
-    pub fn append_file(&self, rel: impl AsRef<Path>, mode: u32) -> Result<fs_err::File, FsError> {
+    /// Opens `rel` for appending, creating it with `mode` where it is not there; whether it was made now.
+    pub fn append_file(&self, rel: impl AsRef<Path>, mode: u32) -> Result<(fs_err::File, bool), FsError> {
         let rel = rel.as_ref();
-        let fd = self.open_at(rel, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND, mode, "open")?;
-        Ok(fs_err::File::from_parts(fd.into(), self.path.join(rel)))
+        let flags = OFlags::RDWR | OFlags::APPEND;
+        let (fd, made) = match super::optional(self.open_at(rel, flags, 0, "open"))? {
+            Some(fd) => (fd, false),
+            None => (self.open_at(rel, flags | OFlags::CREATE, mode, "open")?, true),
+        };
+        Ok((fs_err::File::from_parts(fd.into(), self.path.join(rel)), made))
+    }
+
+    /// Makes now the time of the last change of `rel`.
+    pub fn touch(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        rustix::fs::utimensat(&self.fd, rel, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| self.error("touch", rel, e))
     }
 
     /// Makes `rel` a symlink to `target`. Fails where something has the name.

@@ -28,11 +28,9 @@ pub fn read_tail(path: &Path, from: u64, limit: u64) -> Result<Vec<u8>, FsError>
     Ok(bytes)
 }
 
-/// Appends `bytes` in one write to a file opened for appending, and flushes it.
-pub fn append_durable(file: &mut fs_err::File, bytes: &[u8]) -> Result<(), FsError> {
-    let path = file.path().to_owned();
-    file.write_all(bytes).map_err(|e| FsError::new("append to", &path, e))?;
-    rustix::fs::fdatasync(file.file()).map_err(|e| FsError::new("sync", &path, e))
+/// Makes what was written to an open file durable (`fdatasync`); not its name.
+pub fn flush(file: &fs_err::File) -> Result<(), FsError> {
+    rustix::fs::fdatasync(file.file()).map_err(|e| FsError::new("sync", file.path(), e))
 }
 
 /// The whole content of an open file from offset `from` on.

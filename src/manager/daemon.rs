@@ -46,7 +46,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         }
     };
     write_down(service)?;
-    let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: true };
+    let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: true, accepted: None };
     if Client::connect(&service.place.run).is_err() {
         start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
         tracing::info!("started a supervisor, detached: it outlives this manager");

@@ -14,7 +14,7 @@ use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::client::{Client, start_detached};
 use crate::supervise::{WorkerReport, WorkerState, oneshot};
 
-use super::facts::{Prepared, Takes, Wish, prepare};
+use super::facts::{Prepared, Takes, Wish, launchable, prepare};
 use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
 use super::wake::{Wake, watch_signals};
 use super::{ManagerError, Service, clock};
@@ -29,6 +29,8 @@ pub(super) struct Engine<'a> {
     pub(super) wake: &'a Wake,
     /// whether a missing supervisor may be started
     pub(super) starts_supervisor: bool,
+    /// the event that this process has accepted: durable as it is
+    pub(super) accepted: Option<u64>,
 }
 
 /// Requests older than this are not begun after a reboot: an hour, as `request_ttl` says.
@@ -94,7 +96,10 @@ impl Engine<'_> {
         let expired = event.boot != self.service.boot
             && clock::now().duration_since(event.at).as_secs() > REQUEST_TTL_SECONDS;
         let boot = &self.service.boot;
-        let recovery = recover(&Trace { marks, target: event.target, current, boot, alive, expired });
+        // asked only where it matters: whether a swing that was interrupted has anything after it
+        let bare = !marks.is_empty() && self.is_bare(event, workers.as_deref());
+        let trace = Trace { marks, target: event.target, current, boot, alive, bare, expired };
+        let recovery = recover(&trace);
         let from = match &recovery {
             Recovery::Finish { from } | Recovery::Undo { from, .. } => *from,
             Recovery::Run | Recovery::Fail { .. } => standing.in_force,
@@ -106,6 +111,9 @@ impl Engine<'_> {
             && let Err(error) = oneshot::sweep(&self.service.place.run)
         {
             tracing::warn!("what the last engine had started may live on: {}", chain(&error));
+        }
+        if self.accepted != Some(event.number) {
+            self.writer.settle(event.number)?;
         }
         self.writer.mark(event.number, &Mark::Begun { boot: boot.clone() })?;
         let wish = Wish {
@@ -142,11 +150,25 @@ impl Engine<'_> {
             }
         };
         let plan = prepared.plan.clone();
+        if plan.starts_programs() || !matches!(recovery, Recovery::Run) {
+            // what a program was started for is known after a power cut; else the swing's mark is early enough
+            self.writer.flush_marks(event.number)?;
+        }
         let (activation, actions) = match recovery {
             Recovery::Undo { stage, why, .. } => undo(plan, stage, why),
             Recovery::Run | Recovery::Finish { .. } | Recovery::Fail { .. } => begin(plan),
         };
         self.carry_out(event, &prepared, activation, actions, progress)
+    }
+
+    /// Whether nothing follows the swing of `event`; not, where that cannot be told.
+    fn is_bare(&self, event: &Event, workers: Option<&[WorkerReport]>) -> bool {
+        if event.pointer_only {
+            return true;
+        }
+        let Ok(manifest) = self.service.store.manifest(event.target) else { return false };
+        let Ok((target, _)) = launchable(self.service, event.target, &manifest) else { return false };
+        target.pipeline.workers.is_empty() && workers.is_none_or(<[_]>::is_empty)
     }
 
     /// The way back of `event` cannot be planned: the pointer goes back, a person has to see to the workers.

@@ -124,7 +124,11 @@ impl Outside<'_> {
             let now = standing.current.map_or("nothing".to_owned(), |id| id.short());
             return Err(format!("somebody else has moved `current` meanwhile: it names {now}"));
         }
-        self.writer.prepare_undo(from).map_err(|e| chain(&e))?;
+        let prepared = match self.prepared.plan.goes_on_after_the_swing() {
+            true => self.writer.prepare_undo(from),
+            false => self.writer.prepare_verdict(),
+        };
+        prepared.map_err(|e| chain(&e))?;
         self.writer.swing(Some(self.prepared.plan.target)).map_err(|e| chain(&e))
     }
 

@@ -71,7 +71,8 @@ pub fn submit(
             return Ok(outcome);
         }
         if let Some(_lock) = writer.engine_lock(false)? {
-            let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: false };
+            let accepted = Some(event.number);
+            let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: false, accepted };
             engine.run_pending(&mut |number, report| {
                 if number == event.number {
                     told += 1;

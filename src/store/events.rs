@@ -97,6 +97,10 @@ pub(super) struct EventFiles {
     pub(super) outcome: bool,
 }
 
+fn steps_of(number: u64) -> String {
+    format!("{number}.steps")
+}
+
 impl Store {
     /// Event `number`; `None` where there is none.
     pub fn event(&self, number: u64) -> Result<Option<Event>, StoreError> {
@@ -128,7 +132,7 @@ impl Store {
 
     /// The marks of event `number`, in order. What a crash left of the last one is not there.
     pub fn marks(&self, number: u64) -> Result<Vec<Mark>, StoreError> {
-        let name = format!("events/{number}.steps");
+        let name = format!("events/{}", steps_of(number));
         let bytes = fsx::optional(self.root.read(&name, LARGEST_STEPS))
             .map_err(StoreError::io("read the steps of an event"))?
             .unwrap_or_default();
@@ -184,15 +188,35 @@ impl Writer {
             match claimed {
                 Err(error) if error.is_exists() => {}
                 other => {
-                    other.and_then(|()| events.sync()).map_err(&io)?;
+                    other.map_err(&io)?;
+                    // its name too is durable with the event's: the first mark needs no flush of the directory
+                    events.append_file(steps_of(event.number), 0o644).map_err(&io)?;
+                    events.sync().map_err(&io)?;
                     return Ok(event);
                 }
             }
         }
     }
 
-    /// Adds a mark to event `number`. Durable after `Ok`, except a [`Mark::Note`]. Called by the holder of
-    /// the engine lock only.
+    /// Makes the names of event `number` durable, for an engine that saw them before whoever wrote them said
+    /// so.
+    pub fn settle(&self, number: u64) -> Result<(), EventError> {
+        let io = EventError::io("take up an event");
+        let events = self.part("events").map_err(EventError::Store)?;
+        events.append_file(steps_of(number), 0o644).and_then(|_| events.sync()).map_err(io)
+    }
+
+    /// Makes every mark of event `number` durable.
+    pub fn flush_marks(&self, number: u64) -> Result<(), EventError> {
+        let io = EventError::io("write down a step");
+        let events = self.part("events").map_err(EventError::Store)?;
+        let (file, _) = events.append_file(steps_of(number), 0o644).map_err(&io)?;
+        fsx::flush(&file).map_err(io)
+    }
+
+    /// Adds a mark to event `number`. After `Ok` a [`Mark::Swinging`] or [`Mark::Undoing`] is durable, and all
+    /// marks before it; others once [`Writer::flush_marks`] was called. Called by the holder of the engine
+    /// lock only.
     pub fn mark(&self, number: u64, mark: &Mark) -> Result<(), EventError> {
         let io = EventError::io("write down a step");
         let events = self.part("events").map_err(EventError::Store)?;
@@ -200,11 +224,11 @@ impl Writer {
             return Err(EventError::NoSuchEvent { number });
         }
         let durable = match mark {
-            Mark::Begun { .. } | Mark::Swinging { .. } | Mark::Undoing { .. } => true,
-            Mark::Note(_) => false,
+            Mark::Swinging { .. } | Mark::Undoing { .. } => true,
+            Mark::Begun { .. } | Mark::Note(_) => false,
         };
         let json = [serde_json::to_string(mark).expect("marks have string keys only")];
-        let name = format!("{number}.steps");
+        let name = steps_of(number);
         self.with_reserve(|| lines::append(&events, &name, &json, durable)).map_err(io)
     }
 

@@ -206,38 +206,45 @@ impl Store {
 }
 
 impl Writer {
-    /// Appends one record, durably. The caller has held `_lock` since before what it tells of became
-    /// visible: nobody takes the line for lost and adds it too.
+    /// Appends one record. It is not flushed: what a power cut takes of the index, the first writer after it
+    /// reads from what it tells of. The caller has held `_lock` since before that became visible: nobody takes
+    /// the line for lost and adds it too.
     pub(super) fn remember(&self, _lock: &Lock, record: &Record) -> Result<(), FsError> {
         let json = serde_json::to_string(record).expect("records have string keys only");
-        lines::append(&self.root, "history", &[json], true)
+        lines::append(&self.root, "history", &[json], false)
     }
 
-    /// Appends what a crash kept from the history. Costs three `stat`s where nothing can be missing:
-    /// every line is written after what it tells of, so the history is then the newest of the three.
+    /// Whether a killed writer may have left the history without a line, from three `stat`s: every line is
+    /// written after what it tells of, so a whole history is the newest of the three.
+    pub(super) fn history_may_lack(&self) -> Result<bool, StoreError> {
+        let io = StoreError::io("look at the history");
+        let Some(history) = fsx::optional(self.root.meta("history")).map_err(&io)? else { return Ok(true) };
+        let generations = self.root.meta("generations").map_err(&io)?;
+        let events = self.root.meta("events").map_err(&io)?;
+        Ok(not_older(&generations, &history) || not_older(&events, &history))
+    }
+
+    /// Appends what a crash kept from the history. Whoever writes there now is left in peace: the next
+    /// writer looks again.
     pub(super) fn complete_history(&self) -> Result<(), StoreError> {
+        match self.try_history_lock().map_err(StoreError::io("complete the history"))? {
+            Some(_lock) => self.append_missing(),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, for a caller who knows that nobody else writes to the history.
+    pub(super) fn append_missing(&self) -> Result<(), StoreError> {
         let io = StoreError::io("complete the history");
-        let history = fsx::optional(self.root.meta("history")).map_err(&io)?;
-        if let Some(history) = history {
-            let generations = self.root.meta("generations").map_err(&io)?;
-            let events = self.root.meta("events").map_err(&io)?;
-            if !not_older(&generations, &history) && !not_older(&events, &history) {
-                return Ok(());
-            }
-        }
-        if self.ledger()?.missing.is_empty() {
-            return Ok(());
-        }
-        let _lock = self.history_lock().map_err(&io)?;
-        // read again: whoever was just writing may have appended it meanwhile
         let missing = self.ledger()?.missing;
         if missing.is_empty() {
-            return Ok(());
+            // newer than all it tells of, whatever the clock of files says of writes in one tick
+            return fsx::optional(self.root.touch("history")).map(drop).map_err(io);
         }
         let json: Vec<String> = missing
             .iter()
             .map(|record| serde_json::to_string(record).expect("records have string keys only"))
             .collect();
-        lines::append(&self.root, "history", &json, true).map_err(&io)
+        lines::append(&self.root, "history", &json, false).map_err(&io)
     }
 }

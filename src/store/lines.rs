@@ -51,9 +51,10 @@ pub(super) fn parse(bytes: &[u8]) -> Lines<'_> {
 }
 
 /// Appends a line for each of `json` to `name` in `dir`, after cutting what a crash left there.
-/// With `durable`, the lines and a new file's name are flushed before `Ok`. One writer at a time.
+/// With `durable`, all lines and the name of a file that was made now are flushed before `Ok`. One writer
+/// at a time.
 pub(super) fn append(dir: &Dir, name: &str, json: &[String], durable: bool) -> Result<(), FsError> {
-    let mut file = dir.append_file(name, 0o644)?;
+    let (mut file, made) = dir.append_file(name, 0o644)?;
     let len = fsx::Meta::of_fd(file.file(), file.path())?.len;
     let start = len.saturating_sub(TAIL);
     let tail = fsx::read_from(&mut file, start)?;
@@ -66,11 +67,14 @@ pub(super) fn append(dir: &Dir, name: &str, json: &[String], durable: bool) -> R
         fsx::cut(&file, end)?;
     }
     let text: String = json.iter().map(|json| line(json)).collect();
-    if !durable {
-        return fsx::append(&mut file, text.as_bytes());
+    fsx::append(&mut file, text.as_bytes())?;
+    if durable {
+        fsx::flush(&file)?;
+        if made {
+            dir.sync()?;
+        }
     }
-    fsx::append_durable(&mut file, text.as_bytes())?;
-    if len == 0 { dir.sync() } else { Ok(()) }
+    Ok(())
 }
 
 #[cfg(test)]

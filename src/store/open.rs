@@ -68,7 +68,7 @@ impl Store {
                 dir.create_dir(name, 0o755).map_err(&io)?;
             }
         }
-        drop(dir.append_file("history", 0o644).map_err(&io)?);
+        dir.append_file("history", 0o644).map_err(&io)?;
         dir.sync().map_err(&io)?;
         Dir::create_all(run, 0o755).map_err(&io)?;
         Store::open(root, run)
@@ -119,10 +119,13 @@ impl Store {
         let io = StoreError::io("prepare the run directory");
         let run_dir = Dir::create_all(&self.run, 0o755).map_err(&io)?;
         owned(&run_dir)?;
-        if recorded_boot(&run_dir).map_err(&io)?.as_deref() != Some(boot) {
-            empty_run(&run_dir, boot)?;
-        }
+        let rebooted = recorded_boot(&run_dir).map_err(&io)?.as_deref() != Some(boot);
         let writer = Writer { store: self.clone(), run_dir: Arc::new(run_dir) };
+        if rebooted {
+            // what a power cut took of the history does not show in its time; nobody writes before the boot
+            // is recorded
+            empty_run(&writer.run_dir, boot, || writer.append_missing())?;
+        }
         writer.tidy()?;
         Ok(writer)
     }
@@ -170,6 +173,11 @@ impl Writer {
         Lock::exclusive(&self.run_dir, "history.lock")
     }
 
+    /// The same; `None` where somebody has it.
+    pub(super) fn try_history_lock(&self) -> Result<Option<Lock>, FsError> {
+        Lock::try_exclusive(&self.run_dir, "history.lock")
+    }
+
     fn tidy(&self) -> Result<(), StoreError> {
         let io = StoreError::io("remove what a crash left in tmp/");
         let tmp = self.part("tmp")?;
@@ -179,7 +187,7 @@ impl Writer {
             // what cannot be removed yet (a stray loader still writes there) is in nobody's way
             let _ = staging::clean(&tmp, alone.is_some());
         }
-        self.complete_history()
+        if self.history_may_lack()? { self.complete_history() } else { Ok(()) }
     }
 }
 
@@ -217,9 +225,9 @@ fn recorded_boot(run: &Dir) -> Result<Option<String>, FsError> {
     Ok(text.map(|text| String::from_utf8_lossy(&text).trim_end().to_owned()))
 }
 
-/// Empties the run directory and records `boot`. A directory without a recorded boot is taken only
-/// where it is empty: a mistyped path must not cost anybody their files.
-fn empty_run(run: &Dir, boot: &str) -> Result<(), StoreError> {
+/// Empties the run directory, does what is `due` after a reboot, and records `boot`. A directory without a
+/// recorded boot is taken only where it is empty: a mistyped path must not cost anybody their files.
+fn empty_run(run: &Dir, boot: &str, due: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
     let io = StoreError::io("empty the run directory");
     let ours = |name: &str| name == RUN_LOCK || name.starts_with(".boot.");
     let recorded = recorded_boot(run).map_err(&io)?;
@@ -242,6 +250,7 @@ fn empty_run(run: &Dir, boot: &str) -> Result<(), StoreError> {
             run.remove_tree(&name).map_err(&io)?;
         }
     }
+    due()?;
     run.replace_file(BOOT, format!("{boot}\n").as_bytes(), 0o644).map_err(&io)
 }
 

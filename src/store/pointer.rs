@@ -125,6 +125,16 @@ impl Writer {
         self.root.sync().map_err(|source| PointerError::NotDurable { source })
     }
 
+    /// Sets disk space aside for the verdict, durably, unless it is set aside already.
+    pub fn prepare_verdict(&self) -> Result<(), PointerError> {
+        let refused = PointerError::refused("set disk space aside");
+        let tmp = self.root.dir("tmp").map_err(&refused)?;
+        if tmp.reserve(staging::RESERVE, RESERVED).map_err(&refused)? {
+            tmp.sync().map_err(refused)?;
+        }
+        Ok(())
+    }
+
     /// Makes the way back to `from` before the swing: the link that [`Writer::swing`] will rename, and disk
     /// space set aside for the verdict, both durable. A full disk cannot block the way back then.
     pub fn prepare_undo(&self, from: Option<GenerationId>) -> Result<(), PointerError> {

@@ -288,7 +288,8 @@ impl Crew {
         }
         let start = launch::start(&spec.launch, &given).map_err(|e| e.to_string())?;
         let path = self.log_path(&spec.slot);
-        let log = self.run.append_file(Path::new("log").join(log_name(&spec.slot)), 0o640);
+        let log =
+            self.run.append_file(Path::new("log").join(log_name(&spec.slot)), 0o640).map(|(log, _)| log);
         let (log, _) = log.map_err(|e| chain(&e))?.into_parts();
         let log_from = crate::fsx::Meta::of_fd(&log, &path).map_err(|e| chain(&e))?.len;
 

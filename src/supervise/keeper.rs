@@ -111,7 +111,8 @@ pub(super) fn start_daemon(program: &Path, command: &str, run: &Dir) -> Result<S
     let path = path.map_err(|e| words(&e))?.into_string().map_err(|e| words(&e))?;
     let start = launch::daemon(program, command, Path::new(&path)).map_err(|e| words(&e))?;
     let log = Dir::create_all(&run.path().join("log"), 0o755).map_err(|e| words(&e))?;
-    let (log, _) = log.append_file(format!("{command}.log"), 0o640).map_err(|e| words(&e))?.into_parts();
+    let (log, _) = log.append_file(format!("{command}.log"), 0o640).map_err(|e| words(&e))?;
+    let (log, _) = log.into_parts();
     let mut child = spawn::spawn(program, log.into(), Vec::new()).map_err(|e| words(&e))?;
     match child.tell(&start) {
         Ok(()) => Ok(child),

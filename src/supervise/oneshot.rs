@@ -159,7 +159,8 @@ fn wait(child: &OwnedFd, cancel: &Cancel, deadline: std::time::Instant) -> Outco
 fn open_output(output: &Path) -> Result<(OwnedFd, u64), FsError> {
     let parent = output.parent().unwrap_or(Path::new("/"));
     let name = output.file_name().unwrap_or_default();
-    let (file, _) = Dir::create_all(parent, 0o755)?.append_file(name, 0o640)?.into_parts();
+    let (file, _) = Dir::create_all(parent, 0o755)?.append_file(name, 0o640)?;
+    let (file, _) = file.into_parts();
     let from = crate::fsx::Meta::of_fd(&file, output)?.len;
     Ok((file.into(), from))
 }
