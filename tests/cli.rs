@@ -1128,3 +1128,20 @@ fn c7_a_named_service_of_root_lets_no_push_choose_what_runs() {
     let (out, _) = run(&["status"], env);
     assert!(out.starts_with(&format!("service    {} (", named.0)), "{out}");
 }
+
+#[test]
+fn c4_metadata_of_a_push_is_kept_and_shown() {
+    let sandbox = Sandbox::new();
+    sandbox.write("one/x", "x\n");
+    let id = sandbox.run(&["push", "one", "--meta", "commit=3f9a", "--meta", "ci.url=http://x/?a=b"], 0);
+    sandbox.run(&["activate", &id], 0);
+    for command in ["show", "status"] {
+        let text = sandbox.run(&[command], 0);
+        assert!(text.contains("commit=3f9a") && text.contains("ci.url=http://x/?a=b"), "{text}");
+        assert_eq!(sandbox.json(&[command], 0)["push"]["meta"]["commit"], "3f9a");
+    }
+    let error = sandbox.error(&["push", "one", "--meta", "commit"], 2);
+    assert!(error.contains("KEY=VALUE"), "{error}");
+    let error = sandbox.error(&["push", "one", "--meta", "a=1", "--meta", "a=2"], 2);
+    assert!(error.contains("--meta a is given twice"), "{error}");
+}

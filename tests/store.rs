@@ -77,8 +77,14 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn options() -> PushOptions<'static> {
-    let record =
-        PushRecord { at: at(1), by: Actor::default(), source: "test".into(), message: None, parent: None };
+    let record = PushRecord {
+        at: at(1),
+        by: Actor::default(),
+        source: "test".into(),
+        message: None,
+        meta: Metadata::new(),
+        parent: None,
+    };
     PushOptions {
         record,
         copy_links: false,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use crate::model::KeyValue;
+
 const AFTER: &str = "\
 REF: a full id, the unique beginning of one (4 digits or more), a tag, `@` (in force),
      `@-1` (the good one before it).
@@ -53,7 +55,8 @@ pub(super) enum Command {
     #[command(after_help = "Example: pointsman -s web deploy ./nginx -m 'larger buffers' --tag v42")]
     Deploy(DeployFlags),
     /// Put a directory into the store as a generation; prints its id
-    #[command(after_help = "Example: id=$(pointsman -s web push ./nginx) && pointsman -s web activate $id")]
+    #[command(after_help = "Examples: id=$(pointsman -s web push ./nginx) && pointsman -s web activate $id
+          tar c -C nginx . | ssh host pointsman -s web push - --meta commit=$(git rev-parse HEAD)")]
     Push(PushFlags),
     /// Put a generation in force: loader, checks, pointer, workers, probation
     #[command(after_help = "Example: pointsman -s web activate 3f9a --dry-run")]
@@ -153,6 +156,9 @@ pub(super) struct PushFlags {
     /// Why, as `list` and `status` show it
     #[arg(short, long, value_name = "TEXT")]
     pub(super) message: Option<String>,
+    /// What else is to be kept of this push, as `show` and `status` show it; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) meta: Vec<KeyValue>,
     /// In place of a link that leads out of DIR, store what it leads to
     #[arg(long)]
     pub(super) copy_links: bool,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::fsx;
 use crate::manager::{ContentDiff, FileDiff, Service, Side, clock, diff};
-use crate::model::PushRecord;
+use crate::model::{Metadata, PushRecord};
 use crate::store::{Limits, PushOptions, Source};
 
 use super::args::DiffFlags;
@@ -55,6 +55,7 @@ fn side(text: &str, service: &Service, environment: &Environment) -> Result<Side
             by: environment.actor(),
             source: text.to_owned(),
             message: None,
+            meta: Metadata::new(),
             parent: None,
         },
         copy_links: true,

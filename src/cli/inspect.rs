@@ -44,6 +44,9 @@ pub(super) fn show(what: &str, service: &Service, output: &mut Output) -> Result
     if let Some(message) = &info.record.message {
         output.line(format!("message    {message}"));
     }
+    for (key, value) in &info.record.meta {
+        output.line(format!("meta       {key}={value}"));
+    }
     if let Some(parent) = info.record.parent {
         output.line(format!("parent     {parent}"));
     }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::fsx;
 use crate::manager::{PIPELINE_FILE, PipelineSource, Service, clock};
-use crate::model::{PushRecord, Tag};
+use crate::model::{KeyValue, Metadata, PushRecord, Tag};
 use crate::store::{Limits, PushOptions, Pushed, Source};
 
 use super::args::PushFlags;
@@ -36,6 +36,12 @@ pub(super) fn push(
 ) -> Result<Pushed, Failure> {
     let tag = flags.tag.as_deref().map(str::parse::<Tag>).transpose();
     let tag = tag.map_err(|e| Failure::new(Exit::Usage, e))?;
+    let mut meta = Metadata::new();
+    for KeyValue { key, value } in flags.meta.iter().cloned() {
+        if let Some(before) = meta.insert(key.clone(), value) {
+            return Err(Failure::usage(format!("--meta {key} is given twice, first as `{before}`")));
+        }
+    }
     let from_stdin = flags.source.as_os_str() == "-";
     let path = fsx::absolute(&flags.source)?;
     let writer = service.store.writer(&service.boot)?;
@@ -55,6 +61,7 @@ pub(super) fn push(
         by: environment.actor(),
         source: name,
         message: flags.message.clone(),
+        meta,
         parent: None,
     };
     let options = PushOptions {
@@ -68,8 +75,8 @@ pub(super) fn push(
     if chosen.take().is_some_and(|chosen| chosen.source == PipelineSource::Ignored) {
         output.talk(format!("note: {}", service.ignored_pipeline()));
     }
-    if !pushed.changed && flags.message.is_some() {
-        output.talk("note: this content is in the store already, and so is its first message");
+    if !pushed.changed && (flags.message.is_some() || !flags.meta.is_empty()) {
+        output.talk("note: this content is in the store already, and so is its first message and metadata");
     }
     if let Some(tag) = tag {
         writer.tag(&tag, pushed.id)?;

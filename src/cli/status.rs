@@ -71,6 +71,9 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     if let Some(push) = &report.push {
         let message = push.message.as_deref().map(|m| format!(": {m}")).unwrap_or_default();
         output.line(format!("pushed     {} by {}{message}", when(push.at), push.by));
+        for (key, value) in &push.meta {
+            output.line(format!("           {key}={value}"));
+        }
     }
     if report.last_good != report.current
         && let Some(good) = report.last_good

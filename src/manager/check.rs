@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::fsx;
-use crate::model::{Actor, Command, GenerationId, Pipeline, PushRecord};
+use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord};
 use crate::store::{Limits, PushOptions, Source, Writer};
 use crate::supervise::Launch;
 use crate::supervise::oneshot::{self, Cancel};
@@ -62,6 +62,7 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
                 by: Actor::default(),
                 source: path.display().to_string(),
                 message: None,
+                meta: Metadata::new(),
                 parent: None,
             };
             let limits = Limits::default();

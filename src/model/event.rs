@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::GenerationId;
+use super::{GenerationId, Metadata};
 
 /// Who asked: the true uid, and claims that nothing here can check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct PushRecord {
     /// why, in the pusher's words
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// what the pusher says of it besides: commit, pipeline, ticket
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub meta: Metadata,
     /// the generation it was linked against: in force at the time, else the latest
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<GenerationId>,

@@ -13,6 +13,7 @@ mod field;
 mod hash;
 mod host;
 mod manifest;
+mod meta;
 mod path;
 mod pipeline;
 pub mod placeholder;
@@ -33,6 +34,7 @@ pub use event::{Actor, Event, Mark, Outcome, PushRecord, Request, Stage, StepRep
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use host::{HostFile, HostPipeline};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
+pub use meta::{KeyValue, KeyValueError, Metadata};
 pub use path::{PathError, RelPath};
 pub use pipeline::{Group, Listen, Loader, Pipeline, Ready};
 pub use reference::{Reference, ReferenceError, Tag};
