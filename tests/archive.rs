@@ -167,6 +167,13 @@ fn s19_a_cut_or_broken_stream_is_no_generation() {
     broken[148] ^= 1;
     assert_eq!(push(&sandbox, &broken).status.code(), Some(7));
     assert_eq!(push(&sandbox, &[0xff; 4096]).status.code(), Some(7));
+    // what the stream says never reaches a terminal as it is
+    let mut colourful = whole.clone();
+    colourful[148..154].copy_from_slice(b"\x1b[31m9");
+    let output = push(&sandbox, &colourful);
+    assert_eq!(output.status.code(), Some(7));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("not a number") && !said.trim_end().contains(char::is_control), "{said:?}");
     assert_eq!(sandbox.snapshot(), before);
     id(&push(&sandbox, &whole));
 }

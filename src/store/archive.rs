@@ -358,9 +358,10 @@ fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// The library quotes the stream in its messages as it is.
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broken(error: std::io::Error) -> PushError {
-    PushError::Archive { why: error.to_string() }
+    PushError::Archive { why: error.to_string().escape_debug().to_string() }
 }
 
 /// A name that is taken already, or whose way leads over something that is no directory.
