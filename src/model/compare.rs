@@ -120,5 +120,6 @@ mod tests {
         assert_eq!(changes(old, new), expected);
         assert_eq!(changes(old, &format!("# only a comment\n{old}")), Vec::<String>::new());
         assert_eq!(changes("[1]", "x"), ["~ (the whole): [1] -> \"x\""]);
+        assert_eq!(changes("a: [.nan]\nb: 1", "a: [.nan]\nb: 2"), ["~ /b: 1 -> 2"]);
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::ContentHash;
 
-/// One value of a YAML, JSON or TOML document. Comments, key order and quoting are gone.
-#[derive(Clone, Debug, PartialEq)]
+/// One value of a YAML, JSON or TOML document. Comments, key order and quoting are gone. Every NaN is equal
+/// to every other: they are written the same.
+#[derive(Clone, Debug)]
 pub enum Value {
     /// nothing: `null`, `~`, an empty value
     Null,
@@ -29,7 +30,7 @@ pub enum Value {
 }
 
 /// What a map's key stands for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// what the key was before it became text
     pub key: KeyKind,
@@ -51,6 +52,24 @@ pub enum KeyKind {
     /// a number
     Number,
 }
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Null, Value::Null) => true,
+            (Value::Bool(one), Value::Bool(two)) => one == two,
+            (Value::Int(one), Value::Int(two)) => one == two,
+            (Value::Float(one), Value::Float(two)) => one == two || (one.is_nan() && two.is_nan()),
+            (Value::String(one), Value::String(two)) | (Value::Word(one), Value::Word(two)) => one == two,
+            (Value::Tagged(a, one), Value::Tagged(b, two)) => a == b && one == two,
+            (Value::Seq(one), Value::Seq(two)) => one == two,
+            (Value::Map(one), Value::Map(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
 
 impl Value {
     /// The value a JSON pointer (RFC 6901) leads to; `""` is the whole document.
@@ -185,8 +204,11 @@ mod tests {
             ("a: x y", "a: 'x y'"),
             ("a: |\n  x\n  y\n", "a: \"x\\ny\\n\""),
             ("x: &a [1]\ny: *a", "x: [1]\ny: [1]"),
+            ("x: [.nan, !t .NaN]", "x: [.NAN, !t .nan]"),
+            ("x: -0.0", "x: 0.0"),
         ];
         for (one, two) in same {
+            assert_eq!(yaml(one), yaml(two));
             assert_eq!(digest(&yaml(one)), digest(&yaml(two)), "{one:?} {two:?}");
         }
         let different = [
@@ -226,6 +248,7 @@ mod tests {
         ];
         for (i, one) in different.iter().enumerate() {
             for two in &different[..i] {
+                assert_ne!(yaml(one), yaml(two));
                 assert_ne!(digest(&yaml(one)), digest(&yaml(two)), "{one} {two}");
             }
         }
