@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::fsx;
-use crate::manager::{CheckTarget, Service, check};
+use crate::manager::{CheckTarget, ManagerError, Service, check};
 
 use super::args::CheckFlags;
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, of_push};
 use super::inspect::resolve;
 use super::output::{Colour, Output};
 
@@ -21,7 +21,10 @@ pub(super) fn run(flags: &CheckFlags, service: &Service, output: &mut Output) ->
             CheckTarget::Generation(resolve(service, target).map_err(|failure| neither(target, failure))?)
         }
     };
-    let report = check(service, &target)?;
+    let report = check(service, &target).map_err(|error| match error {
+        ManagerError::Push(error) => of_push(error, &service.place.host),
+        other => other.into(),
+    })?;
     let exit = if report.ok { Exit::Done } else { Exit::Failed };
     if output.is_json() {
         output.object(&report);

@@ -7,10 +7,10 @@ use serde_json::json;
 use crate::fsx;
 use crate::manager::{ContentDiff, FileDiff, Service, Side, clock, diff};
 use crate::model::{Metadata, PushRecord};
-use crate::store::{Limits, PushOptions, Source};
+use crate::store::{PushOptions, Source};
 
 use super::args::DiffFlags;
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, of_push};
 use super::inspect::resolve;
 use super::output::{Colour, Output};
 use super::place::Environment;
@@ -61,10 +61,12 @@ fn side(text: &str, service: &Service, environment: &Environment) -> Result<Side
         copy_links: true,
         inspected: crate::manager::PIPELINE_FILE,
         inspect: &inspect,
-        limits: Limits::default(),
+        limits: service.place.host_file().map(|host| host.limits).unwrap_or_default(),
     };
     let writer = service.store.writer(&service.boot)?;
-    Ok(Side::Scratch(Box::new(writer.scratch(source, &options)?)))
+    Ok(Side::Scratch(Box::new(
+        writer.scratch(source, &options).map_err(|error| of_push(error, &service.place.host))?,
+    )))
 }
 
 fn print(file: &FileDiff, output: &mut Output) {

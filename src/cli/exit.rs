@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use crate::fsx::FsError;
 use crate::manager::{ManagerError, chain};
@@ -89,6 +90,14 @@ pub(super) fn of_verdict(verdict: Verdict) -> Exit {
         Verdict::Stuck => Exit::Stuck,
         Verdict::Refused => Exit::Refused,
     }
+}
+
+/// Why nothing was pushed; where a limit was met, with the path of the host file that sets it.
+pub(super) fn of_push(error: PushError, host: &Path) -> Failure {
+    if error.is_limit() {
+        return Failure::new(of_kind(error.kind()), format!("{} {}", chain(&error), host.display()));
+    }
+    error.into()
 }
 
 fn of_kind(kind: Kind) -> Exit {

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use crate::fsx;
 use crate::manager::{PIPELINE_FILE, PipelineSource, Service, clock};
 use crate::model::{KeyValue, Metadata, PushRecord, Tag};
-use crate::store::{Limits, PushOptions, Pushed, Source};
+use crate::store::{PushOptions, Pushed, Source};
 
 use super::args::PushFlags;
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, of_push};
 use super::output::Output;
 use super::place::Environment;
 
@@ -46,7 +46,7 @@ pub(super) fn push(
     let path = fsx::absolute(&flags.source)?;
     let writer = service.store.writer(&service.boot)?;
     // that it cannot be read is no fault of what is pushed
-    service.place.host_file()?;
+    let limits = service.place.host_file()?.limits;
     let mut stdin = std::io::stdin().lock();
     let (source, name) = match from_stdin {
         true => (Source::Archive(&mut stdin), "a tar stream".to_owned()),
@@ -69,9 +69,9 @@ pub(super) fn push(
         copy_links: flags.copy_links,
         inspected: PIPELINE_FILE,
         inspect: &inspect,
-        limits: Limits::default(),
+        limits,
     };
-    let pushed = writer.push(source, options)?;
+    let pushed = writer.push(source, options).map_err(|error| of_push(error, &service.place.host))?;
     if chosen.take().is_some_and(|chosen| chosen.source == PipelineSource::Ignored) {
         output.talk(format!("note: {}", service.ignored_pipeline()));
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::fsx;
 use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord};
-use crate::store::{Limits, PushOptions, Source, Writer};
+use crate::store::{PushOptions, Source, Writer};
 use crate::supervise::Launch;
 use crate::supervise::oneshot::{self, Cancel};
 
@@ -53,7 +53,7 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
     let writer = service.store.writer(&service.boot)?;
     let (config, chosen) = match target {
         CheckTarget::Directory { path, copy_links } => {
-            service.place.host_file()?;
+            let limits = service.place.host_file()?.limits;
             let name = path.join(PIPELINE_FILE).display().to_string();
             let chosen = RefCell::new(None);
             let inspect = |text: Option<&[u8]>| service.inspect(&name, text, &chosen);
@@ -65,7 +65,6 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
                 meta: Metadata::new(),
                 parent: None,
             };
-            let limits = Limits::default();
             let options = PushOptions {
                 record,
                 copy_links: *copy_links,

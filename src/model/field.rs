@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::document::{DocumentError, Step, quoted};
 use super::value::Value;
 use super::yaml::{Spot, locate};
-use super::{duration, yaml};
+use super::{duration, size, yaml};
 
 /// A document in a format of ours, read strictly, with its text for the places of errors.
 pub(super) struct Document<'t> {
@@ -162,6 +162,16 @@ impl<'d> Field<'d> {
             Ok(duration) => Ok(duration),
             Err(why) => Err(self.error(format!("expected {what}, found {} ({why})", self.found()))),
         }
+    }
+
+    /// A byte size.
+    pub(super) fn size(&self) -> Result<u64, DocumentError> {
+        let what = "a size like 256MiB";
+        let size = match self.value {
+            Value::Int(number) if *number >= 0 => size::parse(&number.to_string()),
+            value => size::parse(value.as_str().ok_or_else(|| self.expected(what))?),
+        };
+        size.map_err(|why| self.error(format!("expected {what}, found {} ({why})", self.found())))
     }
 
     fn step(&self, step: Step) -> Vec<Step> {

@@ -1,8 +1,8 @@
 //! The host file: what this machine says about a service, out of reach of any push.
 
-use super::field::Document;
+use super::field::{Document, Field};
 use super::pipeline::read;
-use super::{DocumentError, Pipeline};
+use super::{DocumentError, Limits, Pipeline, Retention};
 
 /// Everything `/etc/pointsman/NAME.yaml` (or `<store>/host.yaml`) says. The default is that of an
 /// absent or empty file.
@@ -10,6 +10,10 @@ use super::{DocumentError, Pipeline};
 pub struct HostFile {
     /// where the pipeline comes from
     pub pipeline: HostPipeline,
+    /// which generations stay
+    pub retention: Retention,
+    /// how much one push may hold
+    pub limits: Limits,
 }
 
 /// Where the pipeline comes from, as far as the host has a say.
@@ -35,7 +39,7 @@ impl HostFile {
         if root.is_null() {
             return Ok(HostFile::default());
         }
-        root.only("a map", &["version", "pipeline"])?;
+        root.only("a map", &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits"])?;
         if let Some(version) = root.get("version")
             && version.number(1..=1).is_err()
         {
@@ -47,8 +51,41 @@ impl HostFile {
             Some(field) if field.is_map() => HostPipeline::Own(read::pipeline(&field, service)?),
             Some(field) => return Err(field.expected("`pushed` or a pipeline")),
         };
-        Ok(HostFile { pipeline })
+        Ok(HostFile { pipeline, retention: retention(&root)?, limits: limits(&root)? })
     }
+}
+
+/// A century: more is a mistake.
+const MOST_DAYS: u32 = 36_500;
+const MOST_ENTRIES: u32 = 10_000_000;
+/// A path of a generation has at most 3000 bytes; each level takes a piece of the walk's stack.
+const DEEPEST: u32 = 256;
+
+fn retention(root: &Field<'_>) -> Result<Retention, DocumentError> {
+    let default = Retention::default();
+    let (keep, days) = (root.get("keep"), root.get("keep_days"));
+    Ok(Retention {
+        automatic: keep.is_some() || days.is_some(),
+        keep: keep.map_or(Ok(default.keep), |field| field.number(0..=u32::MAX))?,
+        keep_days: days.map_or(Ok(default.keep_days), |field| field.number(0..=MOST_DAYS))?,
+        keep_pushed: root
+            .get("keep_pushed")
+            .map_or(Ok(default.keep_pushed), |field| field.duration(false))?,
+    })
+}
+
+fn limits(root: &Field<'_>) -> Result<Limits, DocumentError> {
+    let default = Limits::default();
+    let Some(limits) = root.get("limits") else { return Ok(default) };
+    limits.only("a map of `entries`, `bytes` and `depth`", &["entries", "bytes", "depth"])?;
+    let number = |key: &str, most: u32, default: usize| {
+        limits.get(key).map_or(Ok(default), |field| field.number(1..=most).map(|number| number as usize))
+    };
+    Ok(Limits {
+        entries: number("entries", MOST_ENTRIES, default.entries)?,
+        bytes: limits.get("bytes").map_or(Ok(default.bytes), |field| field.size())?,
+        depth: number("depth", DEEPEST, default.depth)?,
+    })
 }
 
 #[cfg(test)]
@@ -72,6 +109,45 @@ mod tests {
     }
 
     #[test]
+    fn s22_the_host_says_what_stays_and_what_may_enter() {
+        let host = parse("").unwrap();
+        assert_eq!((host.retention, host.limits), (Retention::default(), Limits::default()));
+        let host = parse("keep_pushed: 2d\nlimits: {depth: 3}\n").unwrap();
+        assert!(!host.retention.automatic, "nothing is collected unasked without `keep` or `keep_days`");
+        assert_eq!(host.retention.keep_pushed, std::time::Duration::from_secs(2 * 86_400));
+        assert_eq!(host.limits, Limits { depth: 3, ..Limits::default() });
+        let host =
+            parse("keep: 0\nkeep_days: 0\nkeep_pushed: 0s\nlimits: {entries: 5, bytes: 1GiB}\n").unwrap();
+        let none =
+            Retention { keep: 0, keep_days: 0, keep_pushed: std::time::Duration::ZERO, automatic: true };
+        assert_eq!(host.retention, none);
+        assert_eq!(host.limits, Limits { entries: 5, bytes: 1 << 30, ..Limits::default() });
+        assert!(parse("keep_days: 30").unwrap().retention.automatic);
+        for (text, want) in [
+            ("keep: -1", "host.yaml:1:7: keep: expected a number from 0 to 4294967295, found -1"),
+            ("keep_days: all", "host.yaml:1:12: keep_days: expected a number from 0 to 36500, found \"all\""),
+            (
+                "keep_pushed: 1",
+                "host.yaml:1:14: keep_pushed: expected a duration like 30s or 500ms, found 1 (write a unit: 1s)",
+            ),
+            (
+                "limits: {bytes: 16}",
+                "host.yaml:1:17: limits.bytes: expected a size like 256MiB, found 16 (write a unit: 16MiB)",
+            ),
+            (
+                "limits: {entries: 0}",
+                "host.yaml:1:19: limits.entries: expected a number from 1 to 10000000, found 0",
+            ),
+            (
+                "limits: {byte: 1KiB}",
+                "host.yaml:1:10: limits.byte: unknown key, expected one of entries, bytes, depth (did you mean `bytes`?)",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), want, "{text:?}");
+        }
+    }
+
+    #[test]
     fn p14_what_a_host_file_must_not_say() {
         for (text, want) in [
             ("version: 2", "host.yaml:1:10: version: expected 1, found 2"),
@@ -81,7 +157,7 @@ mod tests {
             ),
             (
                 "pipelin: pushed",
-                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline (did you mean `pipeline`?)",
+                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits (did you mean `pipeline`?)",
             ),
             ("[a]", "host.yaml:1:1: expected a map, found a list"),
             (

@@ -35,5 +35,4 @@ pub use pointer::PointerError;
 pub use push::{PushOptions, Pushed, Scratch, Source};
 pub use refusal::{PushError, Refusal};
 pub use resolve::RefError;
-pub use source::Limits;
 pub use staging::Staging;

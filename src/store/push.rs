@@ -11,10 +11,10 @@ use super::history::Record;
 use super::links;
 use super::open::Writer;
 use super::refusal::{PushError, Refusal};
-use super::source::{Limits, Parent, Walk};
+use super::source::{Parent, Walk};
 use super::staging::Staging;
 use crate::fsx::{self, Dir, EntryKind, FsError};
-use crate::model::{GenerationId, Manifest, PushRecord, RelPath};
+use crate::model::{GenerationId, Limits, Manifest, PushRecord, RelPath};
 
 /// The largest file that is inspected, in bytes; its reader has a smaller limit of its own.
 const LARGEST_INSPECTED: u64 = 1 << 20;

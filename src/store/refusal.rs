@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{Kind, StoreError};
 use crate::fsx::FsError;
-use crate::model::{GenerationId, PathError};
+use crate::model::{GenerationId, PathError, size};
 
 /// Why one path cannot be pushed, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum Refusal {
     LinkText,
     #[error("the directory is in itself, by a link or a mount; remove what leads back")]
     Loop,
-    #[error("it is more than {0} directories deep; push less")]
+    #[error("it is more than {0} directories deep; push less, or raise `limits: depth` in the host file")]
     Deep(usize),
     #[error("it is a sparse file; make the archive without --sparse")]
     Sparse,
@@ -40,9 +40,9 @@ pub enum Refusal {
     HardLink(String),
     #[error("it is the store itself; push a directory that does not hold the store")]
     Store,
-    #[error("the source holds more than {0} entries; push less, or raise the limit")]
+    #[error("the source holds more than {0} entries; push less, or raise `limits: entries` in the host file")]
     Entries(usize),
-    #[error("the source holds more than {0} bytes; push less, or raise the limit")]
+    #[error("the source holds more than {size}; push less, or raise `limits: bytes` in the host file", size = size::show(*.0))]
     Bytes(u64),
 }
 
@@ -133,6 +133,12 @@ impl PushError {
             | PushError::NotInHistory { .. } => Kind::Failed,
             PushError::Store(error) => error.kind(),
         }
+    }
+
+    /// Whether one of [`crate::model::Limits`] was met: the message then ends with "in the host file".
+    pub fn is_limit(&self) -> bool {
+        use Refusal::{Bytes, Deep, Entries};
+        matches!(self, PushError::Refused { why: Deep(_) | Entries(_) | Bytes(_), .. })
     }
 
     pub(super) fn io(doing: &'static str) -> impl Fn(FsError) -> PushError {

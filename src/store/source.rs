@@ -8,29 +8,12 @@ use super::links::{self, Judgement};
 use super::refusal::{PushError, Refusal, refused, unreadable};
 use super::scan::{DIR_MODE, class_of, file_mode};
 use crate::fsx::{self, Dir, EntryKind, FsError, Meta};
-use crate::model::{Class, ContentHash, Entry, Manifest, Node, RelPath};
+use crate::model::{Class, ContentHash, Entry, Limits, Manifest, Node, RelPath};
 
 /// Up to this length a file is read whole, then hashed, then linked or written.
 pub(super) const SMALL: u64 = 1 << 20;
 /// ext4 ends at 65,000 names for one file; well below it leaves room for others.
 const MOST_LINKS: u64 = 60_000;
-
-/// How much one push may hold; against mistakes, such as pushing `/`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// files, directories and links
-    pub entries: usize,
-    /// bytes in all files
-    pub bytes: u64,
-    /// directories within directories
-    pub depth: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { entries: 200_000, bytes: 16 << 30, depth: 64 }
-    }
-}
 
 /// The generation that unchanged files are linked from.
 pub(super) struct Parent {

@@ -108,8 +108,8 @@ fn p4_every_refusal_says_where_and_what() {
         (top_level("mount:"), "2:7: mount: expected an absolute path, found nothing".into()),
         // durations
         (top_level("probation: 30"), "2:12: probation: expected a duration like 30s or 500ms, found 30 (write a unit: 30s)".into()),
-        (top_level("probation: 1d"), "2:12: probation: expected a duration like 30s or 500ms, found \"1d\" (write a whole number and one of ms, s, m, h)".into()),
-        (top_level("probation: 200h"), "2:12: probation: expected a duration like 30s or 500ms, found \"200h\" (at most 168h)".into()),
+        (top_level("probation: 1w"), "2:12: probation: expected a duration like 30s or 500ms, found \"1w\" (write a whole number and one of ms, s, m, h, d)".into()),
+        (top_level("probation: 200h"), "2:12: probation: expected a duration like 30s or 500ms, found \"200h\" (at most 7d)".into()),
         (top_level("probation: [1s]"), "2:12: probation: expected a duration like 30s or 500ms, found a list".into()),
         (top_level("check_timeout: 0s"), "2:16: check_timeout: expected a duration of more than 0s, found \"0s\"".into()),
         // commands
