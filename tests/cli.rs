@@ -870,7 +870,18 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "event", "request", "verdict", "changed", "stage", "reason", "target", "serving", "steps", "at",
         "machine",
     ];
-    let plan = ["note", "request", "target", "from", "back", "pointer_only", "steps", "slots", "finishes"];
+    let plan = [
+        "note",
+        "request",
+        "target",
+        "from",
+        "back",
+        "pointer_only",
+        "steps",
+        "slots",
+        "finishes",
+        "confirm",
+    ];
     has(&["init", "--pipeline", "pushed"], &["store", "run", "host_file"]);
     sandbox.write("good/x", "x\n");
     sandbox.write("good/bin", "\u{0}");
@@ -896,6 +907,8 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "current",
         "push",
         "last_good",
+        "frozen",
+        "unconfirmed",
         "manager",
         "supervisor",
         "activation",
@@ -911,7 +924,9 @@ fn c4_every_json_is_one_object_with_its_fields() {
     assert_eq!((&tagged["id"], &tagged["was"]), (&id.into(), &Value::Null));
     let list = has(&["list"], &["generations"]);
     let listed: Vec<&String> = list["generations"][0].as_object().unwrap().keys().collect();
-    assert_eq!(listed, ["at", "by", "current", "good", "id", "message", "parent", "tags"]);
+    assert_eq!(listed, ["at", "by", "current", "good", "id", "message", "parent", "rejected", "tags"]);
+    has(&["freeze"], &["frozen"]);
+    has(&["thaw"], &["frozen", "was", "changed"]);
     assert_eq!(has(&["show"], &["id", "push", "tags", "entries"])["tags"][0], "v1");
     let file = has(&["show", "@:x"], &["id", "path", "bytes", "text"]);
     assert_eq!((&file["bytes"], &file["text"]), (&2.into(), &"x\n".into()));

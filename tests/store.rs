@@ -102,8 +102,7 @@ fn draft(target: GenerationId) -> EventDraft {
     EventDraft {
         request: Request::Activate,
         target,
-        pointer_only: false,
-        force: false,
+        how: How::default(),
         at: at(2),
         boot: "boot-1".into(),
         by: Actor::default(),
@@ -112,6 +111,7 @@ fn draft(target: GenerationId) -> EventDraft {
 
 fn outcome(event: &Event, verdict: Verdict) -> Outcome {
     Outcome {
+        confirm_by: None,
         event: event.number,
         request: event.request,
         verdict,

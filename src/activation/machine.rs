@@ -111,6 +111,8 @@ pub enum Observation {
     Overdue(Waiting),
     /// somebody wants it to end: a signal
     Withdrawn(String),
+    /// a rollback that was asked for later takes its place
+    Preempted(String),
 }
 
 /// What the outside is told to do. Every action is safe to repeat.
@@ -231,6 +233,7 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
             failed(plan, "nothing was heard of it within its time".to_owned())
         }
         (Observation::Withdrawn(why), _) => failed(plan, why),
+        (Observation::Preempted(why), _) => preempted(plan, at, why),
         (
             Observation::Passed { .. }
             | Observation::Failed { .. }
@@ -261,12 +264,13 @@ fn advance(plan: Plan, mut at: usize, mut actions: Vec<Action>) -> (Activation, 
         at += 1;
     }
     let Some(next) = plan.steps.get(at) else {
-        let (verdict, stage) = match plan.pointer_only {
-            true => (Verdict::PointerOnly, Stage::Swing),
-            false => (Verdict::Good, last_stage(&plan)),
+        let (verdict, stage) = match () {
+            () if plan.pointer_only => (Verdict::PointerOnly, Stage::Swing),
+            () if plan.confirm => (Verdict::Unconfirmed, Stage::Confirm),
+            () => (Verdict::Good, last_stage(&plan)),
         };
         actions.push(Action::Conclude(verdict, stage, String::new()));
-        if !plan.pointer_only {
+        if verdict == Verdict::Good {
             actions.push(Action::Settle(plan.slots.clone()));
         }
         return (Activation { plan, phase: Phase::Finished }, actions);
@@ -302,6 +306,15 @@ fn fail(plan: Plan, at: usize, why: String) -> (Activation, Vec<Action>) {
     let verdict = if stage == Stage::Preflight { Verdict::Refused } else { Verdict::Failed };
     actions.push(Action::Conclude(verdict, stage, why));
     (Activation { plan, phase: Phase::Finished }, actions)
+}
+
+/// Ends for a rollback: before the swing nothing was done that anybody would miss.
+fn preempted(plan: Plan, at: usize, why: String) -> (Activation, Vec<Action>) {
+    let (activation, mut actions) = fail(plan, at, why);
+    if let Some(Action::Conclude(verdict @ (Verdict::Failed | Verdict::Refused), ..)) = actions.last_mut() {
+        *verdict = Verdict::Superseded;
+    }
+    (activation, actions)
 }
 
 /// Turns back after step `at` failed: the pointer first, then the workers, newest first.
@@ -369,8 +382,9 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
         | Observation::WorkerExited { .. }
         | Observation::Passed { .. }
         | Observation::Failed { .. }
-        // the way back cannot be withdrawn
-        | Observation::Withdrawn(_) => None,
+        // the way back cannot be withdrawn, and leads where a rollback would
+        | Observation::Withdrawn(_)
+        | Observation::Preempted(_) => None,
     };
     let Some(done) = done else { return (Activation { plan, phase: Phase::Undoing(undo) }, actions) };
     let what = match &awaited {

@@ -26,6 +26,10 @@ pub struct Facts {
     pub pointer_only: bool,
     /// replace workers even where nothing changed
     pub force: bool,
+    /// of a restart: the only group whose workers are replaced
+    pub group: Option<String>,
+    /// somebody has to say that it may stay
+    pub confirm: bool,
     /// the target's loader, if it has one
     pub loader: Option<LoaderFacts>,
     /// the target's checks as the operator wrote them, and the limit of each
@@ -188,6 +192,8 @@ pub struct Plan {
     pub slots: Vec<Slot>,
     /// whether an interrupted activation is finished, which was beyond its checks
     pub finishes: bool,
+    /// whether somebody has to say that it may stay: what only takes away waits for that
+    pub confirm: bool,
 }
 
 impl Plan {
@@ -288,6 +294,7 @@ pub fn plan(facts: &Facts) -> Plan {
         steps,
         slots: facts.slots.keys().cloned().collect(),
         finishes,
+        confirm: facts.confirm,
     }
 }
 
@@ -295,6 +302,12 @@ fn replacement(facts: &Facts, slot: &Slot) -> (bool, String) {
     let Some(running) = facts.running.iter().find(|running| running.slot == *slot) else {
         return (true, "started, nothing runs there".to_owned());
     };
+    if facts.request == Request::Restart {
+        return match &facts.group {
+            Some(group) if *group != slot.group => (false, format!("only {group} is restarted")),
+            _ => (true, "replaced, as asked".to_owned()),
+        };
+    }
     if running.generation != facts.target {
         let change = facts.changes.get(&running.generation).map_or("another generation", String::as_str);
         return (true, format!("replaced, {change}"));
@@ -351,7 +364,8 @@ pub fn way_back(
     match request {
         Request::Start => good,
         Request::Activate | Request::Rollback if from == Some(target) => good.or(from),
-        Request::Activate | Request::Rollback => from,
+        // what could not be replaced serves on: there is nowhere else to go
+        Request::Activate | Request::Rollback | Request::Restart | Request::Confirm => from,
     }
 }
 

@@ -141,7 +141,7 @@ impl Walk {
         *self.ends.entry(verdict.to_string()).or_default() += 1;
         let all = |generation| world.slots.values().all(|accepted| *accepted == generation);
         match verdict {
-            Verdict::Good | Verdict::Unchanged => {
+            Verdict::Good | Verdict::Unchanged | Verdict::Unconfirmed => {
                 assert_eq!(world.current, Some(to()));
                 let steps = activation.plan.steps.iter().enumerate();
                 let mut probations = steps.filter(|(_, step)| step.run && step.act == Act::Probation);
@@ -152,22 +152,23 @@ impl Walk {
             Verdict::Refused if activation.plan.request == Request::Start => {
                 assert_eq!(world.current, world.from);
             }
-            Verdict::Failed | Verdict::Refused if world.from == Some(to()) => {
+            Verdict::Failed | Verdict::Refused | Verdict::Superseded if world.from == Some(to()) => {
                 assert_eq!(world.current, world.from);
                 assert!(all(from()), "half-way: {world:?}");
             }
-            Verdict::Reverted | Verdict::Failed | Verdict::Refused => match &activation.plan.back {
-                Back::To { generation, slots, .. } => {
-                    assert_eq!(world.current, Some(*generation), "{world:?}");
-                    assert!(all(*generation), "half-way: {world:?}");
-                    assert!(slots.iter().all(|slot| world.slots.contains_key(slot)), "fewer: {world:?}");
+            Verdict::Reverted | Verdict::Failed | Verdict::Refused | Verdict::Superseded => {
+                match &activation.plan.back {
+                    Back::To { generation, slots, .. } => {
+                        assert_eq!(world.current, Some(*generation), "{world:?}");
+                        assert!(all(*generation), "half-way: {world:?}");
+                        assert!(slots.iter().all(|slot| world.slots.contains_key(slot)), "fewer: {world:?}");
+                    }
+                    Back::Nothing => assert!(world.current.is_none() && world.slots.is_empty(), "{world:?}"),
+                    Back::Nowhere => assert_eq!(world.current, Some(to())),
                 }
-                Back::Nothing => assert!(world.current.is_none() && world.slots.is_empty(), "{world:?}"),
-                Back::Nowhere => assert_eq!(world.current, Some(to())),
-            },
+            }
             Verdict::Stuck => assert!(world.trouble || activation.plan.back == Back::Nowhere, "{world:?}"),
             Verdict::PointerOnly => assert_eq!(world.current, Some(to())),
-            Verdict::Superseded => panic!("the machine supersedes nothing"),
         }
     }
 
@@ -300,7 +301,9 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
         }
     }
     if world.signals > 0 {
-        all.push((Observation::Withdrawn(why()), World { signals: world.signals - 1, ..world.clone() }));
+        let fewer = World { signals: world.signals - 1, ..world.clone() };
+        all.push((Observation::Withdrawn(why()), fewer.clone()));
+        all.push((Observation::Preempted(why()), fewer));
     }
     all
 }
@@ -345,6 +348,8 @@ fn facts(world: &World) -> Facts {
         last_good: world.from,
         pointer_only: false,
         force: false,
+        group: None,
+        confirm: false,
         loader: Some(LoaderFacts { key: key(), sealed: false, sections: 2, timeout: second }),
         checks: vec!["first".to_owned(), "second".to_owned()],
         check_timeout: second,

@@ -1,11 +1,11 @@
 //! `pointsman activate`, `rollback` and `deploy`
 
 use crate::activation::Plan;
-use crate::manager::{Draft, Service, plan_for, rollback_target, submit};
-use crate::model::{GenerationId, Outcome, Request, StepReport, StepResult, Verdict};
+use crate::manager::{Draft, Service, leave, plan_for, rollback_target, submit};
+use crate::model::{GenerationId, How, Outcome, Request, StepReport, StepResult, Verdict, duration};
 use crate::store::Kind;
 
-use super::args::{ActFlags, ActivateFlags, DeployFlags, RollbackFlags};
+use super::args::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags};
 use super::exit::{Exit, Failure, of_verdict};
 use super::inspect::resolve;
 use super::output::{Colour, Output, first_line};
@@ -31,6 +31,9 @@ pub(super) fn rollback(
         Some(reference) => resolve(service, reference)?,
         None => rollback_target(service)?,
     };
+    if flags.freeze {
+        super::freeze::write(Some("frozen by a rollback".to_owned()), service, environment)?;
+    }
     act(Request::Rollback, target, &flags.act, service, environment, output)
 }
 
@@ -44,8 +47,8 @@ pub(super) fn deploy(
     if !output.is_json() {
         output.talk(format!("pushed {}", pushed.id));
     }
-    let act_flags = ActFlags { pointer_only: false, force: flags.force, dry_run: false };
-    act(Request::Activate, pushed.id, &act_flags, service, environment, output)
+    let how = how(&flags.how, false, service)?;
+    carry_out(Request::Activate, pushed.id, how, flags.how.no_wait, service, environment, output)
 }
 
 fn act(
@@ -56,18 +59,74 @@ fn act(
     environment: &Environment,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
+    let how = how(&flags.how, flags.pointer_only, service)?;
     if flags.dry_run {
-        let (plan, note) = plan_for(service, request, target, flags.pointer_only, flags.force)?;
+        let (plan, note) = plan_for(service, request, target, how)?;
         print_plan(&plan, note.as_deref(), output);
         return Ok(Exit::Done);
     }
-    let draft = Draft {
-        request,
-        target,
-        pointer_only: flags.pointer_only,
-        force: flags.force,
-        by: environment.actor(),
+    carry_out(request, target, how, flags.how.no_wait, service, environment, output)
+}
+
+/// Says of what is in force unconfirmed that it may stay.
+pub(super) fn confirm(
+    service: &Service,
+    environment: &Environment,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let target = resolve(service, "@")?;
+    carry_out(Request::Confirm, target, How::default(), false, service, environment, output)
+}
+
+/// Replaces the workers of what is in force.
+pub(super) fn restart(
+    flags: &RestartFlags,
+    service: &Service,
+    environment: &Environment,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let target = resolve(service, "@")?;
+    let how = How { group: flags.group.clone(), ..How::default() };
+    carry_out(Request::Restart, target, how, flags.no_wait, service, environment, output)
+}
+
+fn how(flags: &HowFlags, pointer_only: bool, service: &Service) -> Result<How, Failure> {
+    let if_current = flags.if_current.as_deref().map(|reference| resolve(service, reference)).transpose()?;
+    let confirm_within_ms = match flags.confirm_within.as_deref() {
+        None => None,
+        Some(text) => {
+            let within =
+                duration::parse(text).map_err(|e| Failure::usage(format!("--confirm-within {text}: {e}")))?;
+            if pointer_only || within.is_zero() {
+                return Err(Failure::usage(
+                    "--confirm-within needs a time, and workers that prove something",
+                ));
+            }
+            Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))
+        }
     };
+    Ok(How { pointer_only, force: flags.force, if_current, group: None, confirm_within_ms })
+}
+
+fn carry_out(
+    request: Request,
+    target: GenerationId,
+    how: How,
+    no_wait: bool,
+    service: &Service,
+    environment: &Environment,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let draft = Draft { request, target, how, by: environment.actor() };
+    if no_wait {
+        let event = leave(service, &draft)?;
+        if output.is_json() {
+            output.object(&serde_json::json!({ "event": event, "target": target }));
+        } else {
+            output.line(format!("event {event}: accepted; `pointsman history` shows its verdict"));
+        }
+        return Ok(Exit::Done);
+    }
     let outcome = submit(service, &draft, &mut |_, report| {
         if !output.is_json() {
             let line = step_line(report, output);

@@ -59,11 +59,25 @@ pub(super) enum Command {
           tar c -C nginx . | ssh host pointsman -s web push - --meta commit=$(git rev-parse HEAD)")]
     Push(PushFlags),
     /// Put a generation in force: loader, checks, pointer, workers, probation
-    #[command(after_help = "Example: pointsman -s web activate 3f9a --dry-run")]
+    #[command(after_help = "Examples: pointsman -s web activate 3f9a --dry-run
+          pointsman -s web activate v42 --if-current v41")]
     Activate(ActivateFlags),
     /// Go back to a generation; without REF to the good one before
-    #[command(after_help = "Examples: pointsman -s web rollback\n          pointsman -s web rollback v41")]
+    #[command(after_help = "What it leaves must not be activated again without --force.
+
+Examples: pointsman -s web rollback
+          pointsman -s web rollback v41 --freeze")]
     Rollback(RollbackFlags),
+    /// Let what was activated with --confirm-within stay
+    Confirm,
+    /// Replace the workers, one after the other, on the generation in force
+    #[command(after_help = "Example: pointsman -s web restart resolver")]
+    Restart(RestartFlags),
+    /// Refuse every activation until `thaw`; rollbacks pass
+    #[command(after_help = "Example: pointsman -s web freeze --why 'release weekend'")]
+    Freeze(FreezeFlags),
+    /// Let activations in again
+    Thaw,
     /// Find out whether a directory or generation would pass; moves nothing
     #[command(after_help = "Example: pointsman -s web check ./nginx")]
     Check(CheckFlags),
@@ -192,12 +206,11 @@ pub(super) struct CheckFlags {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct ActFlags {
+    #[command(flatten)]
+    pub(super) how: HowFlags,
     /// Move only the pointer, run nothing: the verdict is `pointer-only`, never `good`
     #[arg(long)]
     pub(super) pointer_only: bool,
-    /// Replace the workers even where nothing changed
-    #[arg(long)]
-    pub(super) force: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -207,9 +220,41 @@ pub(super) struct ActFlags {
 pub(super) struct DeployFlags {
     #[command(flatten)]
     pub(super) push: PushFlags,
-    /// Replace the workers even where nothing changed
+    #[command(flatten)]
+    pub(super) how: HowFlags,
+}
+
+#[derive(Debug, Default, ClapArgs)]
+pub(super) struct HowFlags {
+    /// Replace the workers even where nothing changed; activate what was rolled back from
     #[arg(long)]
     pub(super) force: bool,
+    /// Only while this generation is in force, else refuse (exit 7)
+    #[arg(long, value_name = "REF")]
+    pub(super) if_current: Option<String>,
+    /// Go back by itself unless `pointsman confirm` is said within this time; needs a manager
+    #[arg(long, value_name = "TIME")]
+    pub(super) confirm_within: Option<String>,
+    /// Leave it to the manager and print the event's number, not the verdict
+    #[arg(long)]
+    pub(super) no_wait: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RestartFlags {
+    /// Only the workers of this group [default: all]
+    #[arg(value_name = "GROUP")]
+    pub(super) group: Option<String>,
+    /// Leave it to the manager and print the event's number, not the verdict
+    #[arg(long)]
+    pub(super) no_wait: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct FreezeFlags {
+    /// Why, as whoever is refused reads it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) why: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -226,6 +271,9 @@ pub(super) struct RollbackFlags {
     /// The generation [default: the good one before the one in force]
     #[arg(value_name = "REF")]
     pub(super) reference: Option<String>,
+    /// Freeze the service first, so that nothing is activated after it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) freeze: bool,
     #[command(flatten)]
     pub(super) act: ActFlags,
 }

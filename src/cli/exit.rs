@@ -84,7 +84,7 @@ fn next_step(mut error: &(dyn Error + 'static)) -> Option<&'static str> {
 /// The exit code of a verdict.
 pub(super) fn of_verdict(verdict: Verdict) -> Exit {
     match verdict {
-        Verdict::Good | Verdict::Unchanged | Verdict::PointerOnly => Exit::Done,
+        Verdict::Good | Verdict::Unchanged | Verdict::Unconfirmed | Verdict::PointerOnly => Exit::Done,
         Verdict::Reverted | Verdict::Failed => Exit::Failed,
         Verdict::Superseded => Exit::Busy,
         Verdict::Stuck => Exit::Stuck,
@@ -157,10 +157,13 @@ impl From<ManagerError> for Failure {
             ManagerError::Store(error) => of_kind(error.kind()),
             ManagerError::Event(error) => of_kind(error.kind()),
             ManagerError::Pointer(error) => of_kind(error.kind()),
-            ManagerError::NoSupervisor(_) | ManagerError::NotWaited { .. } => Exit::Busy,
+            ManagerError::NoManager | ManagerError::NoSupervisor(_) | ManagerError::NotWaited { .. } => {
+                Exit::Busy
+            }
             ManagerError::NothingToRollBackTo => Exit::NoSuch,
             ManagerError::Push(error) => of_kind(error.kind()),
-            ManagerError::Pipeline(_)
+            ManagerError::Refused { .. }
+            | ManagerError::Pipeline(_)
             | ManagerError::NoDocument { .. }
             | ManagerError::Section(_)
             | ManagerError::MayNotMount { .. } => Exit::Refused,

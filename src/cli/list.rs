@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::manager::Service;
 use crate::model::Tag;
+use crate::store::Listed;
 
 use super::exit::{Exit, Failure};
 use super::output::{Output, first_line, when};
@@ -27,7 +28,11 @@ pub(super) fn generations(
     let width = generations.iter().map(|generation| tags(&generation.tags).len()).max().unwrap_or_default();
     for generation in generations {
         let mark = if generation.current { "@" } else { " " };
-        let good = if generation.good { "good" } else { "" };
+        let good = match generation {
+            Listed { rejected: true, .. } => "left",
+            Listed { good: true, .. } => "good",
+            _ => "",
+        };
         let id = &generation.id.to_string()[..12];
         let (at, tags) = (when(generation.at), tags(&generation.tags));
         let message = generation.message.as_deref().map(first_line).unwrap_or_default();

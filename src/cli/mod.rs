@@ -7,6 +7,7 @@ mod daemons;
 mod diff;
 mod exec;
 mod exit;
+mod freeze;
 mod init;
 mod inspect;
 mod list;
@@ -72,6 +73,10 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Deploy(flags) => activate::deploy(&flags, &open()?, environment, output),
         Command::Activate(flags) => activate::activate(&flags, &open()?, environment, output),
         Command::Rollback(flags) => activate::rollback(&flags, &open()?, environment, output),
+        Command::Confirm => activate::confirm(&open()?, environment, output),
+        Command::Restart(flags) => activate::restart(&flags, &open()?, environment, output),
+        Command::Freeze(flags) => freeze::freeze(&flags, &open()?, environment, output),
+        Command::Thaw => freeze::thaw(&open()?, output),
         Command::Check(flags) => check::run(&flags, &open()?, output),
         Command::Status => match (&args.service, &args.store, &environment.service) {
             (None, None, None) => status::all(environment, output),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fsx::Dir;
-use crate::model::{Actor, Request};
+use crate::model::{Actor, GenerationId, How, Request};
 use crate::store::{EventDraft, Writer};
 use crate::supervise::client::{Client, start_detached};
 use crate::supervise::process_start;
@@ -13,7 +13,7 @@ use super::facts::launchable;
 use super::outside::chain;
 use super::status::{MANAGER_FILE, ManagerReport, workers};
 use super::wake::{Wake, Woken};
-use super::{ManagerError, Service, clock};
+use super::{ManagerError, Service, clock, confirmation};
 
 /// How often a manager that waits for the engine lock looks whether it is free.
 const LOOK: Duration = Duration::from_millis(500);
@@ -57,8 +57,9 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         request(service, &writer, Request::Start)?;
     }
     loop {
-        let woken = match engine.run_pending(&mut |_, _| {}) {
-            Ok(()) => wake.wait(None),
+        let done = engine.run_pending(&mut |_, _| {}).and_then(|()| unconfirmed(service, &writer));
+        let woken = match done {
+            Ok(left) => wake.wait(left),
             // what cannot even be given a verdict must not end the manager: it is tried again. What was
             // written while trying must not wake it at once
             Err(error) => {
@@ -81,6 +82,25 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     Ok(())
 }
 
+/// How long the generation in force has left to be confirmed, where it has to be. Where its time is up, asks
+/// for the way back.
+fn unconfirmed(service: &Service, writer: &Writer) -> Result<Option<Duration>, ManagerError> {
+    let Some(open) = confirmation::open(&service.store)? else { return Ok(None) };
+    let left = open.left(&service.boot);
+    if !left.is_zero() {
+        return Ok(Some(left));
+    }
+    tracing::warn!("event {}: nobody has confirmed {} in time", open.event, open.target.short());
+    match service.store.last_good()? {
+        Some(good) => {
+            ask(service, writer, Request::Rollback, good)?;
+            Ok(Some(Duration::ZERO))
+        }
+        // it was there when the request was accepted
+        None => Ok(None),
+    }
+}
+
 /// Whether `current` has workers and not a single process of them is there.
 fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
     let Some(current) = service.store.current()? else { return Ok(false) };
@@ -95,12 +115,22 @@ fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
 
 /// Asks for something about what is in force, on the manager's own account.
 fn request(service: &Service, writer: &Writer, request: Request) -> Result<(), ManagerError> {
-    let Some(target) = service.store.current()? else { return Ok(()) };
+    match service.store.current()? {
+        Some(target) => ask(service, writer, request, target),
+        None => Ok(()),
+    }
+}
+
+fn ask(
+    service: &Service,
+    writer: &Writer,
+    request: Request,
+    target: GenerationId,
+) -> Result<(), ManagerError> {
     writer.accept(EventDraft {
         request,
         target,
-        pointer_only: false,
-        force: false,
+        how: How::default(),
         at: clock::now(),
         boot: service.boot.clone(),
         by: Actor { uid: service.store.owner()?, ..Actor::default() },

@@ -3,21 +3,20 @@
 //! Whoever holds the engine lock is the engine: the manager, or the caller of `activate` where there is
 //! none. Both run this.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
 
-use crate::activation::{
-    Action, Activation, Observation, Phase, Recovery, Trace, Waiting, begin, recover, step, undo,
-};
-use crate::model::{Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict};
+use crate::activation::{Action, Activation, Observation, Recovery, Trace, begin, recover, undo};
+use crate::model::{BootTime, Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, Verdict};
 use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::client::{Client, start_detached};
 use crate::supervise::{WorkerReport, WorkerState, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
+use super::objection::objection;
 use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
-use super::wake::{Wake, watch_signals};
-use super::{ManagerError, Service, clock};
+use super::run::{Run, can_be_preempted};
+use super::wake::{Wake, watch_events, watch_signals};
+use super::{ManagerError, Service, clock, confirmation};
 
 /// Hears of each step of an event as it ends.
 pub type Progress<'a> = dyn FnMut(u64, &StepReport) + 'a;
@@ -80,6 +79,9 @@ impl Engine<'_> {
     fn run(&self, event: &Event, marks: &[Mark], progress: &mut Progress<'_>) -> Result<(), ManagerError> {
         let standing = self.service.standing()?;
         let current = standing.current;
+        if event.request == Request::Confirm {
+            return self.confirm(event, current);
+        }
         let run = &self.service.place.run;
         // what runs is known by a supervisor only
         if self.starts_supervisor
@@ -107,6 +109,13 @@ impl Engine<'_> {
         if let Recovery::Fail { stage, why } = recovery {
             return self.conclude(event, Verdict::Failed, stage, why, false, Vec::new());
         }
+        if recovery == Recovery::Run {
+            let objection =
+                objection(self.service, event.request, event.target, &event.how, standing.in_force)?;
+            if let Some(why) = objection {
+                return self.conclude(event, Verdict::Refused, Stage::Preflight, why, false, Vec::new());
+            }
+        }
         if !marks.is_empty()
             && let Err(error) = oneshot::sweep(&self.service.place.run)
         {
@@ -126,8 +135,7 @@ impl Engine<'_> {
                 Recovery::Finish { .. } => Takes::Rest,
                 Recovery::Undo { .. } => Takes::Back,
             },
-            pointer_only: event.pointer_only,
-            force: event.force,
+            how: event.how.clone(),
         };
         let workers = workers.unwrap_or_default();
         let (prepared, recovery) = match (prepare(self.service, &wish, &workers), recovery) {
@@ -161,9 +169,33 @@ impl Engine<'_> {
         self.carry_out(event, &prepared, activation, actions, progress)
     }
 
+    /// Says of what is in force unconfirmed that it may stay. What only takes away was left to this moment.
+    fn confirm(&self, event: &Event, current: Option<GenerationId>) -> Result<(), ManagerError> {
+        let waits = confirmation::open(&self.service.store)?.filter(|open| {
+            open.target == event.target
+                && current == Some(open.target)
+                && !open.left(&self.service.boot).is_zero()
+        });
+        let Some(open) = waits else {
+            let why = "nothing in force waits to be confirmed; `pointsman history` shows why".to_owned();
+            return self.conclude(event, Verdict::Refused, Stage::Confirm, why, false, Vec::new());
+        };
+        let why = format!("{} of event {} may stay", event.target.short(), open.event);
+        self.conclude(event, Verdict::Good, Stage::Confirm, why, false, Vec::new())?;
+        let manifest = self.service.store.manifest(event.target)?;
+        let slots: Vec<_> =
+            launchable(self.service, event.target, &manifest)?.0.slots().map(|(slot, _)| slot).collect();
+        if let Ok(mut client) = Client::connect(&self.service.place.run)
+            && let Err(error) = client.settle(&slots)
+        {
+            tracing::warn!("surplus workers are not stopped: {}", chain(&error));
+        }
+        Ok(())
+    }
+
     /// Whether nothing follows the swing of `event`; not, where that cannot be told.
     fn is_bare(&self, event: &Event, workers: Option<&[WorkerReport]>) -> bool {
-        if event.pointer_only {
+        if event.how.pointer_only {
             return true;
         }
         let Ok(manifest) = self.service.store.manifest(event.target) else { return false };
@@ -198,6 +230,19 @@ impl Engine<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), ManagerError> {
         let (sender, inbox) = channel();
+        // what takes no time is not worth a watch: a rollback comes after it
+        let watched = prepared.plan.starts_programs() && can_be_preempted(event.request);
+        let asked = sender.clone();
+        let watcher = watched.then(|| {
+            watch_events(&self.service.store.events_path(), move || {
+                let _ = asked.send(Inbound::Asked);
+            })
+        });
+        let _watcher = watcher.transpose()?;
+        if watched {
+            // it may have come before anybody watched
+            let _ = sender.send(Inbound::Asked);
+        }
         let signalled = sender.clone();
         let signals = watch_signals(move |signal| {
             let withdrawn = Observation::Withdrawn(format!("withdrawn by {}", name_of(signal)));
@@ -218,21 +263,12 @@ impl Engine<'_> {
             in_flight: InFlight::default(),
         };
         outside.follow();
-        let mut run = Run {
-            engine: self,
-            event,
-            outside,
-            progress,
-            steps: Vec::new(),
-            deadline: None,
-            begun: clock::instant(),
-        };
-        let result = run.finish(activation, actions, &inbox);
+        let result = Run::new(self, event, outside, progress).finish(activation, actions, &inbox);
         signals.close();
         result
     }
 
-    fn conclude(
+    pub(super) fn conclude(
         &self,
         event: &Event,
         verdict: Verdict,
@@ -241,7 +277,13 @@ impl Engine<'_> {
         changed: bool,
         steps: Vec<StepReport>,
     ) -> Result<(), ManagerError> {
+        let confirm_by =
+            event.how.confirm_within_ms.filter(|_| verdict == Verdict::Unconfirmed).map(|within| BootTime {
+                boot: self.service.boot.clone(),
+                ms: clock::since_boot().saturating_add(within),
+            });
         let outcome = Outcome {
+            confirm_by,
             event: event.number,
             request: event.request,
             verdict,
@@ -265,176 +307,14 @@ impl Engine<'_> {
     }
 }
 
-/// One event on its way to its verdict.
-struct Run<'e, 'a> {
-    engine: &'e Engine<'a>,
-    event: &'e Event,
-    outside: Outside<'e>,
-    progress: &'e mut Progress<'e>,
-    steps: Vec<StepReport>,
-    deadline: Option<(Waiting, Instant)>,
-    /// when the running step began
-    begun: Instant,
-}
-
-impl Run<'_, '_> {
-    fn finish(
-        &mut self,
-        mut activation: Activation,
-        mut actions: Vec<Action>,
-        inbox: &Receiver<Inbound>,
-    ) -> Result<(), ManagerError> {
-        loop {
-            self.perform(&activation, actions)?;
-            if activation.phase == Phase::Finished {
-                return Ok(());
-            }
-            let seen = self.next(&activation, inbox);
-            (activation, actions) = step(activation, seen);
-        }
-    }
-
-    /// The next news for the machine: what comes in, or that the time is up.
-    fn next(&mut self, activation: &Activation, inbox: &Receiver<Inbound>) -> Observation {
-        loop {
-            let (waiting, until) = self.deadline.clone().expect("whatever waits has a deadline");
-            let inbound = match inbox.recv_timeout(until.saturating_duration_since(clock::instant())) {
-                Ok(inbound) => inbound,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    // a probation that has passed is believed only where every worker is there
-                    let unwell = self.in_probation(activation).then(|| self.outside.unwell()).flatten();
-                    return match unwell {
-                        Some((slot, why)) => {
-                            Observation::WorkerExited { slot, generation: activation.plan.target, why }
-                        }
-                        None => Observation::Overdue(waiting),
-                    };
-                }
-            };
-            match inbound {
-                Inbound::Seen(seen) => return seen,
-                Inbound::Loaded { at, staging } => self.outside.seal(at, staging),
-                Inbound::SupervisorLost { seen } => self.outside.ask_again(seen),
-            }
-        }
-    }
-
-    fn in_probation(&self, activation: &Activation) -> bool {
-        match activation.phase {
-            Phase::Step { at } => activation.plan.steps[at].stage == Stage::Probation,
-            Phase::Undoing(_) | Phase::Finished => false,
-        }
-    }
-
-    fn perform(&mut self, activation: &Activation, actions: Vec<Action>) -> Result<(), ManagerError> {
-        for action in actions {
-            match action {
-                Action::Mark(durable) => {
-                    let mark = Mark::from(durable);
-                    let Err(error) = self.engine.writer.mark(self.event.number, &mark) else { continue };
-                    match (&mark, &activation.phase) {
-                        // not recorded, so not done
-                        (Mark::Swinging { .. }, Phase::Step { at }) => {
-                            let belief = clock::instant() + Duration::from_secs(1);
-                            self.deadline = Some((Waiting::Step(*at), belief));
-                            self.outside.failed(*at, chain(&error));
-                            return Ok(());
-                        }
-                        // a full disk must not block the way back
-                        _ => tracing::error!("event {}: {}", self.event.number, chain(&error)),
-                    }
-                }
-                Action::Do(at) => {
-                    self.begun = clock::instant();
-                    self.outside.act(at);
-                }
-                Action::Ensure(slot, generation) => {
-                    self.begun = clock::instant();
-                    self.outside.ensure(slot, generation);
-                }
-                Action::Deadline(waiting, limit) => {
-                    if self.in_probation(activation) {
-                        self.begun = clock::instant();
-                    }
-                    self.deadline = Some((waiting, clock::instant() + limit));
-                }
-                Action::Cancel => self.outside.cancel(),
-                Action::SwingBack(to) => {
-                    self.begun = clock::instant();
-                    self.outside.swing_back(to);
-                }
-                Action::Settle(slots) => self.outside.settle(&slots),
-                Action::Report(at, result, note) => {
-                    let ms = self.elapsed(result);
-                    self.report(activation.report(at, result, note, ms))?;
-                }
-                Action::ReportUndo(step, result, note) => {
-                    let stage = if step == "pointer" { Stage::Swing } else { Stage::Workers };
-                    let ms = self.elapsed(result);
-                    let why = if note.is_empty() { "back".to_owned() } else { note };
-                    self.report(StepReport { stage, step, result, why, ms })?;
-                }
-                Action::Conclude(verdict, stage, reason) => {
-                    self.conclude(activation, verdict, stage, reason)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn elapsed(&self, result: StepResult) -> u64 {
-        match result {
-            StepResult::Skipped => 0,
-            _ => u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-
-    fn report(&mut self, report: StepReport) -> Result<(), ManagerError> {
-        // a note only tells a waiting caller how far it is: a full disk may swallow it
-        if let Err(error) = self.engine.writer.mark(self.event.number, &Mark::Note(report.clone())) {
-            tracing::warn!("event {}: {}", self.event.number, chain(&error));
-        }
-        (self.progress)(self.event.number, &report);
-        self.steps.push(report);
-        Ok(())
-    }
-
-    fn conclude(
-        &mut self,
-        activation: &Activation,
-        verdict: Verdict,
-        stage: Stage,
-        reason: String,
-    ) -> Result<(), ManagerError> {
-        let plan = &activation.plan;
-        let changed = self.engine.service.standing()?.current != plan.from;
-        let reason = match reason.is_empty() {
-            true => {
-                let note = self.outside.note().map(|note| format!("; {note}")).unwrap_or_default();
-                said(verdict, &plan.target.short(), plan.slots.len()) + &note
-            }
-            false => reason,
-        };
-        let steps = std::mem::take(&mut self.steps);
-        self.engine.conclude(self.event, verdict, stage, reason, changed, steps)
-    }
-}
-
 /// Whether `later`, still waiting, makes `event` pointless: the latest wins, but a rollback is never
 /// superseded by an activate.
 fn supersedes(later: &Event, event: &Event) -> bool {
     match (later.request, event.request) {
+        (Request::Rollback, Request::Confirm) => false,
         (Request::Rollback, _) | (Request::Activate, Request::Activate | Request::Start) => true,
-        (Request::Activate, Request::Rollback) | (Request::Start, _) => false,
-    }
-}
-
-fn said(verdict: Verdict, target: &str, workers: usize) -> String {
-    match (verdict, workers) {
-        (Verdict::PointerOnly, _) => format!("current names {target}; its workers were left alone"),
-        (_, 0) => format!("{target} is in force"),
-        (_, 1) => format!("{target} is in force, its worker is ready"),
-        (_, n) => format!("{target} is in force, its {n} workers are ready"),
+        (Request::Activate, Request::Rollback | Request::Restart | Request::Confirm)
+        | (Request::Start | Request::Restart | Request::Confirm, _) => false,
     }
 }
 

@@ -7,17 +7,20 @@ use std::time::Duration;
 use crate::activation::{Facts, LoaderFacts, Plan, Running, plan, way_back};
 use crate::fsx;
 use crate::model::placeholder::expand;
-use crate::model::{Command, ContentHash, Delta, GenerationId, LoadedKey, Manifest, Pipeline, Request, Slot};
+use crate::model::{
+    Command, ContentHash, Delta, GenerationId, How, LoadedKey, Manifest, Pipeline, Request, Slot,
+};
 use crate::store::Store;
 use crate::supervise::{WorkerReport, WorkerState};
 
 use super::launch::Launchable;
+use super::objection::objection;
 use super::{ManagerError, Service};
 
 use super::service::PipelineSource;
 
 /// What is asked, as far as a plan needs it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wish {
     pub(super) request: Request,
     pub(super) target: GenerationId,
@@ -27,8 +30,7 @@ pub(super) struct Wish {
     pub(super) from: Option<GenerationId>,
     /// how much of the way
     pub(super) takes: Takes,
-    pub(super) pointer_only: bool,
-    pub(super) force: bool,
+    pub(super) how: How,
 }
 
 /// How much of the way from what was in force to the target.
@@ -58,12 +60,14 @@ pub fn plan_for(
     service: &Service,
     request: Request,
     target: GenerationId,
-    pointer_only: bool,
-    force: bool,
+    how: How,
 ) -> Result<(Plan, Option<String>), ManagerError> {
     // as for the request itself, a damaged pointer is told before anything is planned
     let current = service.store.current()?;
-    let wish = Wish { request, target, current, from: current, takes: Takes::Whole, pointer_only, force };
+    if let Some(why) = objection(service, request, target, &how, current)? {
+        return Err(ManagerError::Refused { why });
+    }
+    let wish = Wish { request, target, current, from: current, takes: Takes::Whole, how };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
     Ok((prepared.plan, prepared.note))
@@ -89,7 +93,7 @@ pub(super) fn prepare(
     };
     let last_good = store.last_good()?;
     let back = way_back(wish.request, wish.target, wish.from, last_good);
-    let back = match back.filter(|_| !wish.pointer_only) {
+    let back = match back.filter(|_| !wish.how.pointer_only) {
         Some(id) => Some(as_it_ran(launchable(service, id, &store.manifest(id)?)?.0, workers)),
         None => None,
     };
@@ -103,6 +107,11 @@ pub(super) fn prepare(
         }
     }
     let pipeline = &target.pipeline;
+    if let Some(group) = wish.how.group.as_ref().filter(|group| !pipeline.workers.contains_key(*group)) {
+        let groups: Vec<&str> = pipeline.workers.keys().map(String::as_str).collect();
+        let why = format!("there is no group `{group}`; the groups are: {}", groups.join(", "));
+        return Err(ManagerError::Refused { why });
+    }
     let loader = match pipeline.loader.as_ref().zip(target.key) {
         None => None,
         Some((loader, key)) => Some(LoaderFacts {
@@ -123,8 +132,10 @@ pub(super) fn prepare(
         current: wish.current,
         finishes: wish.takes == Takes::Rest,
         last_good,
-        pointer_only: wish.pointer_only,
-        force: wish.force,
+        pointer_only: wish.how.pointer_only,
+        force: wish.how.force,
+        group: wish.how.group.clone(),
+        confirm: wish.how.confirm_within_ms.is_some() && !wish.how.pointer_only,
         loader,
         checks: pipeline.checks.iter().map(ToString::to_string).collect(),
         check_timeout: pipeline.check_timeout,

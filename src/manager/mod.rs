@@ -7,13 +7,16 @@
 pub mod clock;
 
 mod check;
+mod confirmation;
 mod daemon;
 mod diff;
 mod engine;
 mod facts;
 mod launch;
+mod objection;
 mod outside;
 mod request;
+mod run;
 mod service;
 mod status;
 mod wake;
@@ -24,6 +27,6 @@ pub use diff::{ContentDiff, FileDiff, Side, diff};
 pub use engine::Progress;
 pub use facts::plan_for;
 pub use outside::chain;
-pub use request::{Draft, rollback_target, submit};
+pub use request::{Draft, leave, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, PipelineSource, Place, Service};
 pub use status::{ActivationReport, ManagerReport, StatusReport, report as status};

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::activation::{Act, Observation};
-use crate::model::{Command, Event, GenerationId, Slot};
+use crate::model::{Command, Event, GenerationId, Request, Slot};
 use crate::store::{Staging, Writer};
 use crate::supervise::client::{self, Client, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
@@ -27,6 +27,8 @@ pub(super) enum Inbound {
     Seen(Observation),
     /// the loader's output is there, to be sealed
     Loaded { at: usize, staging: Staging },
+    /// something was written to the events directory
+    Asked,
     /// the supervisor's news have ended: it is gone
     SupervisorLost {
         /// number of the last news that came
@@ -217,7 +219,8 @@ impl Outside<'_> {
         let asked = match spec {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
-                let force = self.event.force && generation == prepared.plan.target;
+                let asked = self.event.how.force || self.event.request == Request::Restart;
+                let force = asked && generation == prepared.plan.target;
                 self.ask(|client| client.ensure(self.event.number, &spec, force)).map_err(|e| chain(&e))
             }
         };

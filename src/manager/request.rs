@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::{Actor, Event, GenerationId, Mark, Outcome, Request, StepReport};
-use crate::store::EventDraft;
+use crate::model::{Actor, Event, GenerationId, How, Manifest, Mark, Outcome, Request, StepReport};
+use crate::store::{EventDraft, Writer};
 use crate::supervise::client::Client;
 
 use super::engine::{Engine, Progress};
@@ -18,10 +18,8 @@ pub struct Draft {
     pub request: Request,
     /// the generation it is about
     pub target: GenerationId,
-    /// only the pointer shall move
-    pub pointer_only: bool,
-    /// replace workers even where nothing changed
-    pub force: bool,
+    /// how
+    pub how: How,
     /// who asks
     pub by: Actor,
 }
@@ -43,10 +41,12 @@ pub fn submit(
     progress: &mut Progress<'_>,
 ) -> Result<Outcome, ManagerError> {
     let writer = service.store.writer(&service.boot)?;
-    service.store.current()?;
-    service.place.host_file()?;
-    let manifest = service.store.manifest(draft.target)?;
-    if !draft.pointer_only && writer.engine_lock(false)?.is_some() {
+    let manifest = sound(service, draft.target)?;
+    let engine = writer.engine_lock(false)?;
+    if draft.how.confirm_within_ms.is_some() && engine.is_some() {
+        return Err(ManagerError::NoManager);
+    }
+    if !draft.how.pointer_only && engine.is_some() {
         // a pipeline that cannot be read is the event's verdict, not ours
         let needs =
             launchable(service, draft.target, &manifest).is_ok_and(|(l, _)| !l.pipeline.workers.is_empty());
@@ -54,15 +54,8 @@ pub fn submit(
             Client::connect(&service.place.run).map_err(ManagerError::NoSupervisor)?;
         }
     }
-    let event = writer.accept(EventDraft {
-        request: draft.request,
-        target: draft.target,
-        pointer_only: draft.pointer_only,
-        force: draft.force,
-        at: clock::now(),
-        boot: service.boot.clone(),
-        by: draft.by.clone(),
-    })?;
+    drop(engine);
+    let event = accept(service, &writer, draft)?;
     let mut told = 0;
     let mut wake = Wake::on_signals()?;
     loop {
@@ -92,6 +85,37 @@ pub fn submit(
             return Err(ManagerError::NotWaited { event: event.number });
         }
     }
+}
+
+/// Makes `draft` an event and leaves it to the manager that runs: gives its number.
+///
+/// # Errors
+/// As [`submit`], and [`ManagerError::NoManager`]; nothing was accepted.
+pub fn leave(service: &Service, draft: &Draft) -> Result<u64, ManagerError> {
+    let writer = service.store.writer(&service.boot)?;
+    sound(service, draft.target)?;
+    if writer.engine_lock(false)?.is_some() {
+        return Err(ManagerError::NoManager);
+    }
+    Ok(accept(service, &writer, draft)?.number)
+}
+
+/// What is damaged or broken here and now is no verdict about a request; the target's manifest.
+fn sound(service: &Service, target: GenerationId) -> Result<Manifest, ManagerError> {
+    service.store.current()?;
+    service.place.host_file()?;
+    Ok(service.store.manifest(target)?)
+}
+
+fn accept(service: &Service, writer: &Writer, draft: &Draft) -> Result<Event, ManagerError> {
+    Ok(writer.accept(EventDraft {
+        request: draft.request,
+        target: draft.target,
+        how: draft.how.clone(),
+        at: clock::now(),
+        boot: service.boot.clone(),
+        by: draft.by.clone(),
+    })?)
 }
 
 /// Tells of the steps that another engine has noted since the last time.

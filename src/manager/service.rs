@@ -89,6 +89,17 @@ pub enum ManagerError {
     /// what [`crate::store::Writer::push`] would refuse
     #[error(transparent)]
     Push(PushError),
+    /// something speaks against the request: a freeze, a rejection, another generation in force
+    #[error("{why}")]
+    Refused {
+        /// what
+        why: String,
+    },
+    /// nobody is there who would carry the request out
+    #[error(
+        "no manager runs that would see to it; run `pointsman manager`, or ask without --no-wait and --confirm-within"
+    )]
+    NoManager,
     /// the commands need a mount, and this process may not make one
     #[error("{why}")]
     MayNotMount {

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
-use crate::model::{GenerationId, PushRecord, Slot, Stage, Verdict};
+use crate::model::{GenerationId, PushRecord, Slot, Stage, Verdict, Veto};
 use crate::supervise::client::Client;
 use crate::supervise::{WorkerReport, process_start};
 
-use super::{ManagerError, Service};
+use super::{ManagerError, Service, confirmation};
 
 /// What `pointsman status` shows; `--json` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +22,10 @@ pub struct StatusReport {
     pub push: Option<PushRecord>,
     /// the top of the stack of good generations
     pub last_good: Option<GenerationId>,
+    /// since when, by whom and why nothing may be activated
+    pub frozen: Option<Veto>,
+    /// what is in force unconfirmed
+    pub unconfirmed: Option<Unconfirmed>,
     /// the manager, where one runs
     pub manager: Option<ManagerReport>,
     /// pid of the supervisor, where one answers
@@ -34,6 +38,15 @@ pub struct StatusReport {
     pub workers: Vec<WorkerReport>,
     /// what an operator should know or do next
     pub advice: Vec<String>,
+}
+
+/// An activation that goes back unless it is confirmed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unconfirmed {
+    /// its event
+    pub event: u64,
+    /// milliseconds left to confirm it
+    pub left_ms: u64,
 }
 
 /// A running manager, as it wrote itself down in the run directory.
@@ -105,6 +118,11 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         current,
         push,
         last_good,
+        frozen: store.frozen()?,
+        unconfirmed: confirmation::open(store)?.map(|open| Unconfirmed {
+            event: open.event,
+            left_ms: u64::try_from(open.left(&service.boot).as_millis()).unwrap_or(u64::MAX),
+        }),
         manager: manager(service),
         supervisor,
         activation,
@@ -126,6 +144,13 @@ fn advice(report: &StatusReport) -> Vec<String> {
             format!("pointsman activate --force {}", good.short())
         });
         advice.push(format!("event {} is stuck, a person has to look; then `{next}`", last.event));
+    }
+    if let Some(open) = &report.unconfirmed {
+        let left = open.left_ms / 1000;
+        advice.push(format!("event {} goes back in {left}s: `pointsman confirm` lets it stay", open.event));
+    }
+    if let Some(veto) = &report.frozen {
+        advice.push(format!("frozen {veto}; `pointsman thaw` lets changes in again"));
     }
     if report.manager.is_none() {
         if let Some(activation) = &report.activation {

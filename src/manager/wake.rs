@@ -56,14 +56,9 @@ impl Wake {
             return Ok(true);
         }
         let wake = self.sender.clone();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // reads are reported too, and an error is worth a look at the truth
-            if event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_))) {
-                let _ = wake.send(Woken::Store);
-            }
-        })
-        .map_err(ManagerError::Watch)?;
-        watcher.watch(events, RecursiveMode::NonRecursive).map_err(ManagerError::Watch)?;
+        let watcher = watch_events(events, move || {
+            let _ = wake.send(Woken::Store);
+        })?;
         self.watcher = Some(watcher);
         Ok(false)
     }
@@ -110,6 +105,23 @@ impl Drop for Wake {
     fn drop(&mut self) {
         self.signals.close();
     }
+}
+
+/// Calls `changed` whenever something may have changed in the directory `events`, on a thread of its own, as
+/// long as the watcher lives.
+pub(super) fn watch_events(
+    events: &Path,
+    changed: impl Fn() + Send + 'static,
+) -> Result<notify::RecommendedWatcher, ManagerError> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // reads are reported too, and an error is worth a look at the truth
+        if event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_))) {
+            changed();
+        }
+    })
+    .map_err(ManagerError::Watch)?;
+    watcher.watch(events, RecursiveMode::NonRecursive).map_err(ManagerError::Watch)?;
+    Ok(watcher)
 }
 
 /// Calls `seen` with each HUP, INT or TERM from now on, on a thread of its own, until it says `false`

@@ -56,6 +56,10 @@ pub enum Request {
     Rollback,
     /// bring the workers of the generation in force up, nothing else
     Start,
+    /// replace the workers of the generation in force: of one group, or all of them
+    Restart,
+    /// what is in force unconfirmed is good
+    Confirm,
 }
 
 /// An activation event: what somebody asked for. Durable before the asker hears "accepted", and
@@ -68,18 +72,44 @@ pub struct Event {
     pub request: Request,
     /// the generation it is about, named when the event was accepted
     pub target: GenerationId,
-    /// only the pointer shall move, no worker step may run
-    #[serde(default)]
-    pub pointer_only: bool,
-    /// replace the workers even where nothing changed
-    #[serde(default)]
-    pub force: bool,
+    /// how it is to be done, and on which conditions
+    #[serde(flatten)]
+    pub how: How,
     /// when, UTC
     pub at: jiff::Timestamp,
     /// the boot it was asked in
     pub boot: String,
     /// who
     pub by: Actor,
+}
+
+/// How a request is to be done. The default: all of it, on no condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct How {
+    /// only the pointer shall move, no worker step may run
+    #[serde(default)]
+    pub pointer_only: bool,
+    /// replace the workers even where nothing changed, and activate what was rolled back from
+    #[serde(default)]
+    pub force: bool,
+    /// only while this generation is in force
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_current: Option<GenerationId>,
+    /// of a restart: only this group
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// it goes back unless it is confirmed within so many milliseconds
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_ms: Option<u64>,
+}
+
+/// A time of one boot: it goes on while the machine sleeps, nobody can set it, and a reboot ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTime {
+    /// the boot id
+    pub boot: String,
+    /// milliseconds since that boot
+    pub ms: u64,
 }
 
 /// A stage of an activation, in the order they run.
@@ -98,6 +128,8 @@ pub enum Stage {
     Workers,
     /// the time after the last worker is ready
     Probation,
+    /// the time in which somebody has to say that it may stay
+    Confirm,
 }
 
 impl fmt::Display for Stage {
@@ -109,6 +141,7 @@ impl fmt::Display for Stage {
             Stage::Swing => "swing",
             Stage::Workers => "workers",
             Stage::Probation => "probation",
+            Stage::Confirm => "confirm",
         })
     }
 }
@@ -121,6 +154,8 @@ pub enum Verdict {
     Good,
     /// the target was in force already and its workers are well
     Unchanged,
+    /// as good, but it goes back unless somebody confirms it in time
+    Unconfirmed,
     /// only the pointer moved, as asked; proves nothing
     PointerOnly,
     /// the workers failed after the swing; everything is back
@@ -140,6 +175,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Verdict::Good => "good",
             Verdict::Unchanged => "unchanged",
+            Verdict::Unconfirmed => "unconfirmed",
             Verdict::PointerOnly => "pointer-only",
             Verdict::Reverted => "reverted",
             Verdict::Failed => "failed",
@@ -226,6 +262,9 @@ pub struct Outcome {
     pub target: GenerationId,
     /// what `current` names now
     pub serving: Option<GenerationId>,
+    /// until when it has to be confirmed, where it has to be
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<BootTime>,
     /// every step, in order
     pub steps: Vec<StepReport>,
     /// when it ended, UTC

@@ -25,6 +25,7 @@ mod section;
 pub mod size;
 mod slot;
 mod value;
+mod veto;
 mod yaml;
 
 pub use address::{Address, AddressError};
@@ -32,7 +33,9 @@ pub use command::{Command, CommandError};
 pub use compare::{ValueChange, compare};
 pub use delta::Delta;
 pub use document::DocumentError;
-pub use event::{Actor, Event, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict};
+pub use event::{
+    Actor, BootTime, Event, How, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict,
+};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use host::{HostFile, HostPipeline};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
@@ -44,3 +47,4 @@ pub use retention::{Limits, Retention};
 pub use section::{Section, SectionError, SectionParseError};
 pub use slot::Slot;
 pub use value::{KeyKind, Member, Value, digest};
+pub use veto::Veto;

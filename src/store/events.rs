@@ -8,7 +8,7 @@ use super::error::{Kind, StoreError};
 use super::open::{Store, Writer};
 use super::{lines, staging};
 use crate::fsx::{self, FsError};
-use crate::model::{Actor, Event, GenerationId, Mark, Request};
+use crate::model::{Actor, Event, GenerationId, How, Mark, Request};
 
 const LARGEST_EVENT: u64 = 1 << 20;
 const LARGEST_STEPS: u64 = 256 << 20;
@@ -20,10 +20,8 @@ pub struct EventDraft {
     pub request: Request,
     /// the generation it is about
     pub target: GenerationId,
-    /// only the pointer shall move
-    pub pointer_only: bool,
-    /// replace the workers even where nothing changed
-    pub force: bool,
+    /// how
+    pub how: How,
     /// when, UTC
     pub at: Timestamp,
     /// the boot it is asked in
@@ -172,8 +170,8 @@ impl Writer {
         if !self.has(draft.target).map_err(EventError::Store)? {
             return Err(EventError::NoSuchGeneration { id: draft.target });
         }
-        let EventDraft { request, target, pointer_only, force, at, boot, by } = draft;
-        let mut event = Event { number: 0, request, target, pointer_only, force, at, boot, by };
+        let EventDraft { request, target, how, at, boot, by } = draft;
+        let mut event = Event { number: 0, request, target, how, at, boot, by };
         let tmp = self.part("tmp").map_err(EventError::Store)?;
         let events = self.part("events").map_err(EventError::Store)?;
         loop {

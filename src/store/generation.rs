@@ -33,6 +33,8 @@ pub struct Listed {
     pub current: bool,
     /// whether it was ever proven good here
     pub good: bool,
+    /// whether somebody rolled back from it, and nobody activated it since
+    pub rejected: bool,
 }
 
 /// Everything the store knows about one generation.
@@ -57,6 +59,7 @@ impl Store {
             .map(|entry| entry.target)
             .collect();
         let current = self.current().ok().flatten();
+        let rejected = self.rejected_ids()?;
         let mut tags: BTreeMap<GenerationId, Vec<Tag>> = BTreeMap::new();
         for (tag, id) in self.tags()? {
             tags.entry(id).or_default().push(tag);
@@ -70,6 +73,7 @@ impl Store {
             tags: tags.remove(&push.id).unwrap_or_default(),
             current: current == Some(push.id),
             good: good.contains(&push.id),
+            rejected: rejected.contains(&push.id),
         });
         Ok(listed.collect())
     }

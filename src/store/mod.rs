@@ -25,6 +25,7 @@ mod stack;
 mod staging;
 mod tags;
 mod verify;
+mod vetoes;
 
 pub use error::{Damage, Kind, StoreError};
 pub use events::{EventDraft, EventError};

@@ -29,11 +29,13 @@ fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<Genera
             continue;
         }
         match entry.request {
-            Request::Activate | Request::Start => {
+            Request::Activate | Request::Start | Request::Confirm => {
                 if stack.last() != Some(&entry.target) {
                     stack.push(entry.target);
                 }
             }
+            // says something of its workers, nothing of the generation
+            Request::Restart => {}
             Request::Rollback => match stack.iter().rposition(|id| *id == entry.target) {
                 Some(at) => stack.truncate(at + 1),
                 None => {
@@ -56,7 +58,8 @@ mod tests {
         GenerationId::of(&[name])
     }
 
-    /// Events in words: `+a` good activate, `-a` good rollback, `!a` failed, `*a` start, `>a` pointer-only.
+    /// Events in words: `+a` good activate, `-a` good rollback, `!a` failed, `*a` start, `>a` pointer-only,
+    /// `?a` unconfirmed, `=a` confirm, `~a` restart.
     fn after(words: &str) -> Vec<GenerationId> {
         let entries: Vec<HistoryEntry> = words
             .split_whitespace()
@@ -67,6 +70,9 @@ mod tests {
                     b'-' => (Request::Rollback, Verdict::Good),
                     b'*' => (Request::Start, Verdict::Good),
                     b'>' => (Request::Activate, Verdict::PointerOnly),
+                    b'?' => (Request::Activate, Verdict::Unconfirmed),
+                    b'=' => (Request::Confirm, Verdict::Good),
+                    b'~' => (Request::Restart, Verdict::Good),
                     _ => (Request::Rollback, Verdict::Reverted),
                 };
                 let end = End {
@@ -106,6 +112,10 @@ mod tests {
             ("+a +b *b", "ab"),
             ("+a *b", "ab"),
             ("-a", "a"),
+            ("+a ?b", "a"),
+            ("+a ?b =b", "ab"),
+            ("+a ?b -a", "a"),
+            ("+a ~b", "a"),
         ] {
             let expected: Vec<_> = expected.bytes().map(id).collect();
             assert_eq!(after(words), expected, "{words}");

@@ -31,7 +31,13 @@ impl Store {
         if !damages.is_empty() {
             return Ok(damages);
         }
-        let records = [self.history().map(drop), self.tags().map(drop), self.outcomes().map(drop)];
+        let records = [
+            self.history().map(drop),
+            self.tags().map(drop),
+            self.outcomes().map(drop),
+            self.frozen().map(drop),
+            self.rejections().map(drop),
+        ];
         for error in records.into_iter().filter_map(Result::err) {
             damages.push(into_damage(error)?);
         }

@@ -1,0 +1,51 @@
+//! What speaks against a request before anything of it is done: a freeze, a rejection, another generation in
+//! force than expected.
+
+use crate::model::{GenerationId, How, Request};
+
+use super::{ManagerError, Service};
+
+/// Why this request must be refused now; `None`: nothing speaks against it.
+///
+/// # Errors
+/// A veto that cannot be read.
+pub(super) fn objection(
+    service: &Service,
+    request: Request,
+    target: GenerationId,
+    how: &How,
+    in_force: Option<GenerationId>,
+) -> Result<Option<String>, ManagerError> {
+    if let Some(expected) = how.if_current
+        && in_force != Some(expected)
+    {
+        let now = in_force.map_or("nothing".to_owned(), |id| id.short());
+        return Ok(Some(format!(
+            "{} is not in force any more, {now} is; look at `pointsman history` and ask again",
+            expected.short()
+        )));
+    }
+    if how.confirm_within_ms.is_some() && service.store.last_good()?.is_none() {
+        let why = "nothing is known good that it could go back to; activate it without --confirm-within";
+        return Ok(Some(why.to_owned()));
+    }
+    match request {
+        // what goes back, brings the service up or lets it stay is never in anybody's way
+        Request::Rollback | Request::Start | Request::Confirm => return Ok(None),
+        Request::Restart if in_force != Some(target) => {
+            return Ok(Some(format!("{} is not in force any more; ask again", target.short())));
+        }
+        Request::Restart | Request::Activate => {}
+    }
+    if let Some(veto) = service.store.frozen()? {
+        return Ok(Some(format!("the service is frozen, {veto}; `pointsman thaw` lets changes in again")));
+    }
+    if !how.force
+        && request == Request::Activate
+        && let Some(veto) = service.store.rejected(target)?
+    {
+        let short = target.short();
+        return Ok(Some(format!("{short} was rolled back from, {veto}; --force activates it all the same")));
+    }
+    Ok(None)
+}

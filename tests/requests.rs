@@ -1,0 +1,251 @@
+//! What may be asked, and what becomes of what is under way when somebody asks for something else. Rules A13 to
+//! A18 of `spec/activation.md`.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod common;
+
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use common::{PATIENCE, Sandbox};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// A pipeline with two groups of a program that does nothing, ready at once.
+const SLEEPERS: &str = "version: 1\nprobation: 0s\nworkers:\n  a: {command: [sleep, '1000'], ready: {after: 1ms}}\n  b: {command: [sleep, '1000'], ready: {after: 1ms}}\n";
+
+/// Pushes a directory whose one file says `name`, with a pipeline where one is given.
+fn push(sandbox: &Sandbox, name: &str, pipeline: &str) -> String {
+    sandbox.write(&format!("{name}/name"), name);
+    if !pipeline.is_empty() {
+        sandbox.write(&format!("{name}/pointsman.yaml"), pipeline);
+    }
+    sandbox.run(&["push", name], 0)
+}
+
+/// Starts a command in the background; its `--json` is read at its end.
+fn background(sandbox: &Sandbox, args: &[&str]) -> Child {
+    let mut command = sandbox.command(&[&["--json"], args].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn end(child: Child, code: i32) -> Value {
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn until(what: &str, state: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !state() {
+        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a13_a_frozen_service_lets_only_rollbacks_in() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (push(&sandbox, "one", ""), push(&sandbox, "two", ""));
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", &two], 0);
+    assert!(sandbox.run(&["freeze", "--why", "release weekend"], 0).starts_with("frozen by uid"));
+    let refused = sandbox.json(&["activate", &one], 7);
+    assert_eq!(
+        (refused["verdict"].as_str(), refused["stage"].as_str()),
+        (Some("refused"), Some("preflight"))
+    );
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("release weekend") && reason.contains("pointsman thaw"), "{reason}");
+    assert!(sandbox.error(&["activate", &one, "--dry-run"], 7).contains("release weekend"));
+    assert_eq!(sandbox.status()["frozen"]["why"], "release weekend");
+    assert_eq!(sandbox.json(&["rollback"], 0)["serving"], one.as_str());
+    assert_eq!(sandbox.run(&["thaw"], 0), "thawed");
+    assert_eq!(sandbox.run(&["thaw"], 0), "it was not frozen");
+    assert_eq!(sandbox.status()["frozen"], Value::Null);
+    sandbox.run(&["activate", &two, "--force"], 0);
+    // the freeze comes first: nothing slips in behind the rollback
+    sandbox.run(&["rollback", "--freeze"], 0);
+    assert_eq!(sandbox.json(&["activate", &two, "--force"], 7)["verdict"], "refused");
+}
+
+#[test]
+fn a14_what_was_rolled_back_from_comes_back_by_force_only() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (push(&sandbox, "one", ""), push(&sandbox, "two", ""));
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", &two], 0);
+    let rollback = sandbox.json(&["rollback"], 0);
+    let rejected = |id: &str| {
+        let list = sandbox.json(&["list"], 0);
+        let all = list["generations"].as_array().unwrap().clone();
+        all.iter().find(|g| g["id"] == id).unwrap()["rejected"].clone()
+    };
+    assert_eq!((rejected(&one), rejected(&two)), (false.into(), true.into()));
+    let refused = sandbox.json(&["activate", &two], 7);
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("rolled back from") && reason.contains("--force"), "{reason}");
+    let mark: Value =
+        serde_json::from_slice(&std::fs::read(sandbox.path("store/rejected").join(&two)).unwrap()).unwrap();
+    assert_eq!(mark["event"], rollback["event"]);
+    assert_eq!(sandbox.json(&["activate", &two, "--force"], 0)["verdict"], "good");
+    assert_eq!(rejected(&two), false, "who insists has the last word");
+    // an explicit rollback may go anywhere
+    sandbox.run(&["rollback"], 0);
+    sandbox.run(&["rollback", &two], 0);
+    assert_eq!((rejected(&one), rejected(&two)), (true.into(), false.into()));
+    std::fs::write(sandbox.path("store/rejected").join(&one), "{").unwrap();
+    assert!(sandbox.run(&["verify"], 4).contains("rejected/"));
+}
+
+#[test]
+fn a15_a_stale_expectation_is_refused() {
+    let sandbox = Sandbox::new();
+    let (one, two, three) =
+        (push(&sandbox, "one", ""), push(&sandbox, "two", ""), push(&sandbox, "three", ""));
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", &two, "--if-current", &one[..8]], 0);
+    let refused = sandbox.json(&["activate", &three, "--if-current", &one], 7);
+    assert!(refused["reason"].as_str().unwrap().contains(&format!("{} is not in force", &one[..8])));
+    assert_eq!(sandbox.current(), Some(two));
+    sandbox.error(&["activate", &three, "--if-current", "nosuch"], 3);
+}
+
+#[test]
+fn a16_what_is_left_to_the_manager_is_accepted_only_where_one_runs() {
+    let mut sandbox = Sandbox::new();
+    let one = push(&sandbox, "one", "");
+    assert!(sandbox.error(&["activate", &one, "--no-wait"], 5).contains("pointsman manager"));
+    assert_eq!(sandbox.json(&["history"], 0)["events"].as_array().unwrap().len(), 0);
+    sandbox.start_manager();
+    let accepted = sandbox.json(&["activate", &one, "--no-wait"], 0);
+    assert_eq!((accepted["event"].as_u64(), accepted["target"].as_str()), (Some(1), Some(one.as_str())));
+    let status = sandbox.wait("its verdict", |status| status["last"]["event"] == 1);
+    assert_eq!(status["last"]["verdict"], "good");
+}
+
+#[test]
+fn a17_a_rollback_takes_the_place_of_what_has_not_swung_yet() {
+    let sandbox = Sandbox::new();
+    let one = push(&sandbox, "one", "");
+    sandbox.run(&["activate", &one], 0);
+    let fifo = sandbox.path("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    // the check waits for somebody who never comes
+    let two = push(&sandbox, "two", &format!("version: 1\ncheck: [cat, {}]\n", fifo.display()));
+    let activating = background(&sandbox, &["activate", &two]);
+    until("the check", || !sandbox.processes().is_empty() && sandbox.run(&["status"], 0).contains("event 2"));
+    let rollback = sandbox.json(&["rollback"], 0);
+    assert_eq!(
+        (rollback["verdict"].as_str(), rollback["serving"].as_str()),
+        (Some("unchanged"), Some(&*one))
+    );
+    let superseded = end(activating, 5);
+    assert_eq!(superseded["verdict"], "superseded", "{superseded:#}");
+    assert_eq!(superseded["stage"], "canary");
+    assert!(superseded["reason"].as_str().unwrap().contains("rollback 3"), "{superseded:#}");
+    assert_eq!(sandbox.json(&["activate", &two], 7)["verdict"], "refused", "it was left");
+    until("the check is ended", || sandbox.processes().is_empty());
+}
+
+#[test]
+fn a17_a_rollback_undoes_what_has_swung() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", SLEEPERS);
+    sandbox.run(&["activate", &one], 0);
+    let before = sandbox.workers();
+    let two = push(&sandbox, "two", &SLEEPERS.replace("probation: 0s", "probation: 600s"));
+    let activating = background(&sandbox, &["activate", &two]);
+    sandbox.wait("the swing", |status| status["current"] == two.as_str());
+    sandbox.wait("probation", |_| sandbox.workers().values().all(|w| !before.values().any(|b| b == w)));
+    let rollback = sandbox.json(&["rollback"], 0);
+    assert_eq!(rollback["serving"], one.as_str(), "{rollback:#}");
+    let reverted = end(activating, 1);
+    assert_eq!(reverted["verdict"], "reverted", "{reverted:#}");
+    assert!(reverted["reason"].as_str().unwrap().contains("took its place"));
+    assert_eq!(sandbox.current(), Some(one.clone()));
+    let status = sandbox.wait("two workers", |status| common::workers(status).len() == 2);
+    assert!(status["workers"].as_array().unwrap().iter().all(|w| w["generation"] == one.as_str()));
+}
+
+#[test]
+fn a18_what_is_confirmed_in_time_stays() {
+    let mut sandbox = Sandbox::new();
+    let (one, two) = (push(&sandbox, "one", ""), push(&sandbox, "two", ""));
+    sandbox.run(&["activate", &one], 0);
+    assert!(sandbox.error(&["activate", &two, "--confirm-within", "1m"], 5).contains("pointsman manager"));
+    sandbox.error(&["activate", &two, "--confirm-within", "soon"], 2);
+    assert_eq!(sandbox.json(&["confirm"], 7)["verdict"], "refused");
+    sandbox.start_manager();
+    let unconfirmed = sandbox.json(&["activate", &two, "--confirm-within", "10m"], 0);
+    assert_eq!(
+        (unconfirmed["verdict"].as_str(), unconfirmed["stage"].as_str()),
+        (Some("unconfirmed"), Some("confirm")),
+        "{unconfirmed:#}"
+    );
+    let status = sandbox.status();
+    assert_eq!((status["current"].as_str(), status["last_good"].as_str()), (Some(&*two), Some(&*one)));
+    assert!(status["unconfirmed"]["left_ms"].as_u64().unwrap() > 500_000, "{status:#}");
+    assert!(status["advice"].to_string().contains("pointsman confirm"), "{status:#}");
+    assert_eq!(sandbox.json(&["confirm"], 0)["verdict"], "good");
+    let status = sandbox.status();
+    assert_eq!((status["last_good"].as_str(), status["unconfirmed"].is_null()), (Some(&*two), true));
+}
+
+#[test]
+fn a18_what_nobody_confirms_goes_back() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let (one, two) = (push(&sandbox, "one", SLEEPERS), push(&sandbox, "two", SLEEPERS));
+    assert_eq!(
+        sandbox.json(&["activate", &one, "--confirm-within", "10m"], 7)["verdict"],
+        "refused",
+        "there is nothing to go back to"
+    );
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", &two, "--confirm-within", "300ms"], 0);
+    let back = |status: &Value| status["current"] == one.as_str() && status["activation"].is_null();
+    let status = sandbox.wait("the way back", back);
+    assert_eq!((status["last"]["verdict"].as_str(), status["unconfirmed"].is_null()), (Some("good"), true));
+    assert!(status["workers"].as_array().unwrap().iter().any(|w| w["generation"] == one.as_str()));
+    assert_eq!(sandbox.json(&["activate", &two], 7)["verdict"], "refused", "what was left is rejected");
+    // nobody forgets the time: not a manager that was killed ..
+    sandbox.run(&["activate", &two, "--force", "--confirm-within", "1s"], 0);
+    sandbox.end_manager(Signal::KILL);
+    sandbox.start_manager();
+    sandbox.wait("the way back", back);
+    // .. nor a reboot, which is a no
+    let event = sandbox.json(&["activate", &two, "--force", "--confirm-within", "10m"], 0)["event"].clone();
+    sandbox.end_manager(Signal::TERM);
+    let outcome = sandbox.path(&format!("store/events/{event}.outcome.json"));
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&outcome).unwrap()).unwrap();
+    record["confirm_by"]["boot"] = "another".into();
+    std::fs::remove_file(&outcome).unwrap();
+    std::fs::write(&outcome, record.to_string()).unwrap();
+    sandbox.start_manager();
+    sandbox.wait("the way back", back);
+}
+
+#[test]
+fn a19_a_restart_replaces_the_workers_of_one_group_or_of_all() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", SLEEPERS);
+    sandbox.run(&["activate", &one], 0);
+    let first = sandbox.workers();
+    let restarted = sandbox.json(&["restart", "a"], 0);
+    assert_eq!((restarted["verdict"].as_str(), restarted["changed"].as_bool()), (Some("good"), Some(false)));
+    let second = sandbox.workers();
+    assert_ne!(first["a/1"], second["a/1"]);
+    assert_eq!(first["b/1"], second["b/1"], "the other group is left alone");
+    sandbox.run(&["restart"], 0);
+    let third = sandbox.workers();
+    assert!(second.iter().all(|(slot, process)| third[slot] != *process));
+    let refused = sandbox.json(&["restart", "c"], 7);
+    assert!(refused["reason"].as_str().unwrap().contains("the groups are: a, b"), "{refused:#}");
+    assert_eq!(sandbox.status()["last_good"], one.as_str());
+    sandbox.run(&["freeze"], 0);
+    assert_eq!(sandbox.json(&["restart"], 7)["verdict"], "refused");
+}
