@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use pointsman::model::{
     Actor, Address, Class, Command, ContentHash, DocumentError, Entry, GenerationId, HostFile, IdPrefix,
-    Manifest, Node, Pipeline, PushRecord, Reference, RelPath, Section, Tag, compare, content, digest,
-    duration, placeholder,
+    Limits, Manifest, Metadata, Node, Pipeline, PushRecord, Reference, RelPath, Section, Tag, compare,
+    content, digest, duration, placeholder,
 };
-use pointsman::store::{Kind, Limits, PushError, PushOptions, Pushed, Source, Store, Writer};
+use pointsman::store::{Kind, PushError, PushOptions, Pushed, Source, Store, Writer};
 
 /// A manifest is its text: what is accepted prints as the same bytes, and holds what it promises.
 pub(crate) fn manifest(data: &[u8]) {
@@ -265,6 +265,7 @@ fn options() -> PushOptions<'static> {
             by: Actor::default(),
             source: "a stream".to_owned(),
             message: None,
+            meta: Metadata::new(),
             parent: None,
         },
         copy_links: false,
