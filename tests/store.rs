@@ -120,6 +120,7 @@ fn outcome(event: &Event, verdict: Verdict) -> Outcome {
         reason: "test".into(),
         target: event.target,
         serving: Some(event.target),
+        loaded: None,
         steps: Vec::new(),
         at: at(3),
         machine: "m".into(),

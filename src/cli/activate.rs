@@ -1,7 +1,9 @@
 //! `pointsman activate`, `rollback` and `deploy`
 
 use crate::activation::Plan;
-use crate::manager::{Draft, Service, leave, plan_for, rollback_target, submit};
+use crate::manager::{
+    Draft, Service, Submitted, chain, collect_after, leave, plan_for, rollback_target, submit,
+};
 use crate::model::{GenerationId, How, Outcome, Request, StepReport, StepResult, Verdict, duration};
 use crate::store::Kind;
 
@@ -127,7 +129,7 @@ fn carry_out(
         }
         return Ok(Exit::Done);
     }
-    let outcome = submit(service, &draft, &mut |_, report| {
+    let Submitted { outcome, collects } = submit(service, &draft, &mut |_, report| {
         if !output.is_json() {
             let line = step_line(report, output);
             output.talk(line);
@@ -139,6 +141,12 @@ fn carry_out(
         verdict => of_verdict(verdict),
     };
     print_outcome(&outcome, exit, output);
+    if let Some(retention) = collects
+        && let Err(error) = collect_after(service, retention)
+    {
+        // the verdict stands
+        output.talk(format!("note: old generations were not removed: {}", chain(&error)));
+    }
     Ok(exit)
 }
 

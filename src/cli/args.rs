@@ -131,6 +131,14 @@ Example: pointsman -s web exec @-1 -- nginx -T -c {config}/nginx.conf"
     /// Name a generation, which keeps it
     #[command(after_help = "Examples: pointsman -s web tag v42\n          pointsman -s web tag -d v42")]
     Tag(TagFlags),
+    /// Remove the generations that nothing needs any more; the host file says how many stay
+    #[command(after_help = "\
+Kept are: what is in force, tagged, named by an unfinished event or run by a process; what `rollback` goes to;
+the last `keep` good ones, those good within `keep_days`, and what was pushed within `keep_pushed`.
+
+Examples: pointsman -s web gc --dry-run
+          pointsman -s web gc 3f9a --now")]
+    Gc(GcFlags),
     /// Print the absolute path of a generation's tree
     Path {
         /// The generation
@@ -276,6 +284,19 @@ pub(super) struct RollbackFlags {
     pub(super) freeze: bool,
     #[command(flatten)]
     pub(super) act: ActFlags,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct GcFlags {
+    /// Purge these, whatever is to be kept: a secret was pushed. Needs --now
+    #[arg(value_name = "REF", requires = "now")]
+    pub(super) references: Vec<String>,
+    /// With REF: purge, and leave nothing of it on the disk
+    #[arg(long, requires = "references")]
+    pub(super) now: bool,
+    /// Say what would be removed and why the others stay, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::fsx::FsError;
 use crate::manager::{ManagerError, chain};
 use crate::model::Verdict;
-use crate::store::{EventError, Kind, PointerError, PushError, RefError, StoreError};
+use crate::store::{EventError, Kind, PointerError, PurgeError, PushError, RefError, StoreError};
 use crate::supervise::exec::ExecError;
 use crate::supervise::holder::DaemonError;
 
@@ -121,7 +121,7 @@ macro_rules! failure_by_kind {
     };
 }
 
-failure_by_kind!(StoreError, EventError, PointerError, PushError, RefError);
+failure_by_kind!(StoreError, EventError, PointerError, PurgeError, PushError, RefError);
 
 impl From<FsError> for Failure {
     fn from(error: FsError) -> Failure {

@@ -8,6 +8,7 @@ mod diff;
 mod exec;
 mod exit;
 mod freeze;
+mod gc;
 mod init;
 mod inspect;
 mod list;
@@ -88,6 +89,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Path { reference } => inspect::path(&reference, &open()?, output),
         Command::Diff(flags) => diff::run(&flags, &open()?, environment, output),
         Command::Verify { reference } => inspect::verify(reference.as_deref(), &open()?, output),
+        Command::Gc(flags) => gc::run(&flags, &open()?, output),
         Command::Tag(flags) => tag::run(&flags, &open()?, output),
         Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),
         Command::Manager => daemons::manager(&open()?),

@@ -51,6 +51,8 @@ pub struct Meta {
     pub mode: u32,
     /// length in bytes
     pub len: u64,
+    /// disk space that its content takes, in bytes
+    pub blocks: u64,
     /// number of names
     pub links: u64,
     /// device and inode: which file it is
@@ -70,6 +72,7 @@ impl Meta {
             kind: EntryKind::of(FileType::from_raw_mode(stat.st_mode as RawMode)),
             mode: u32::from(stat.st_mode) & 0o7777,
             len: stat.st_size as u64,
+            blocks: stat.st_blocks as u64 * 512,
             links: stat.st_nlink as u64,
             identity: (stat.st_dev as u64, stat.st_ino as u64),
             modified: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
@@ -141,6 +144,15 @@ impl Dir {
     pub fn set_mode(&self, mode: u32) -> Result<(), FsError> {
         rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode as RawMode))
             .map_err(|e| FsError::new("set the mode of", &self.path, e))
+    }
+
+    /// Sets the time of the last change of `rel` to now.
+    pub fn touch(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        rustix::fs::utimensat(&self.fd, rel, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| self.error("set the time of", rel, e))
     }
 
     /// Makes this directory's names durable (`fsync`).
@@ -352,15 +364,6 @@ impl Dir {
         Ok((fs_err::File::from_parts(fd.into(), self.path.join(rel)), made))
     }
 
-    /// Makes now the time of the last change of `rel`.
-    pub fn touch(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
-        let rel = rel.as_ref();
-        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
-        rustix::fs::utimensat(&self.fd, rel, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| self.error("touch", rel, e))
-    }
-
     /// Makes `rel` a symlink to `target`. Fails where something has the name.
     pub fn symlink(&self, target: impl AsRef<Path>, rel: impl AsRef<Path>) -> Result<(), FsError> {
         let rel = rel.as_ref();
@@ -409,19 +412,32 @@ impl Dir {
     /// Removes `rel` and everything beneath it, read-only directories included; follows no symlink.
     /// A name that is not there is success.
     pub fn remove_tree(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        self.remove_tree_telling(rel, &mut |_| {})
+    }
+
+    /// As [`Dir::remove_tree`]; `each` hears the facts about everything just before it is removed.
+    pub fn remove_tree_telling(
+        &self,
+        rel: impl AsRef<Path>,
+        each: &mut dyn FnMut(&Meta),
+    ) -> Result<(), FsError> {
         let rel = rel.as_ref();
         let Some(meta) = super::optional(self.meta(rel))? else { return Ok(()) };
-        if meta.kind != EntryKind::Dir {
-            return self.remove_file(rel);
-        }
-        let dir = self.dir(rel)?;
-        if meta.mode & 0o700 != 0o700 {
-            dir.set_mode(0o700)?;
-        }
-        for name in dir.names()? {
-            dir.remove_tree(&name)?;
-        }
-        rustix::fs::unlinkat(&self.fd, rel, AtFlags::REMOVEDIR).map_err(|e| self.error("remove", rel, e))
+        each(&meta);
+        let flags = if meta.kind == EntryKind::Dir {
+            let Some(dir) = super::optional(self.dir(rel))? else { return Ok(()) };
+            if meta.mode & 0o700 != 0o700 {
+                dir.set_mode(0o700)?;
+            }
+            for name in dir.names()? {
+                dir.remove_tree_telling(&name, each)?;
+            }
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        let removed = rustix::fs::unlinkat(&self.fd, rel, flags).map_err(|e| self.error("remove", rel, e));
+        super::optional(removed).map(|_| ())
     }
 
     fn open_at(&self, rel: &Path, flags: OFlags, mode: u32, op: &'static str) -> Result<OwnedFd, FsError> {

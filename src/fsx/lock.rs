@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, FsError};
+use super::{Dir, FsError, Meta};
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
@@ -38,9 +38,19 @@ impl Lock {
     }
 
     /// A shared lock on a directory, held as long as a reader needs it to stay. Never blocks:
-    /// `None` where somebody is just taking it away.
+    /// `None` where somebody is just taking it away. What is locked is what has the name `path` then.
     pub fn lease(path: &Path) -> Result<Option<Lock>, FsError> {
-        flock(Dir::open(path)?.into(), FlockOperation::NonBlockingLockShared, path)
+        loop {
+            let dir = Dir::open(path)?;
+            let opened = dir.own_meta()?.identity;
+            let Some(lock) = flock(dir.into(), FlockOperation::NonBlockingLockShared, path)? else {
+                return Ok(None);
+            };
+            // it may have been renamed away between opening and locking, and another put in its place
+            if Meta::of_path(path)?.identity == opened {
+                return Ok(Some(lock));
+            }
+        }
     }
 
     /// The exclusive lock on the directory at `path`, or `None` where somebody holds or leases it.

@@ -51,6 +51,11 @@ pub struct CheckReport {
 /// no right to mount.
 pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, ManagerError> {
     let writer = service.store.writer(&service.boot)?;
+    // it is not taken away while its checks run
+    let _lease = match target {
+        CheckTarget::Generation(id) => Some(service.store.lease(*id)?),
+        CheckTarget::Directory { .. } => None,
+    };
     let (config, chosen) = match target {
         CheckTarget::Directory { path, copy_links } => {
             let limits = service.place.host_file()?.limits;

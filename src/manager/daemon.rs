@@ -1,5 +1,6 @@
 //! `pointsman manager`: the engine that stays.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::fsx::Dir;
@@ -10,6 +11,7 @@ use crate::supervise::process_start;
 
 use super::engine::Engine;
 use super::facts::launchable;
+use super::gc::Collector;
 use super::outside::chain;
 use super::status::{MANAGER_FILE, ManagerReport, workers};
 use super::wake::{Wake, Woken};
@@ -46,7 +48,16 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         }
     };
     write_down(service)?;
-    let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: true, accepted: None };
+    let collects = Cell::default();
+    let engine = Engine {
+        service,
+        writer: &writer,
+        wake: &wake,
+        starts_supervisor: true,
+        accepted: None,
+        collects: &collects,
+    };
+    let mut collector = Collector::default();
     if Client::connect(&service.place.run).is_err() {
         start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
         tracing::info!("started a supervisor, detached: it outlives this manager");
@@ -59,7 +70,10 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     loop {
         let done = engine.run_pending(&mut |_, _| {}).and_then(|()| unconfirmed(service, &writer));
         let woken = match done {
-            Ok(left) => wake.wait(left),
+            Ok(left) => {
+                collector.run(service, collects.take());
+                wake.wait(left)
+            }
             // what cannot even be given a verdict must not end the manager: it is tried again. What was
             // written while trying must not wake it at once
             Err(error) => {

@@ -3,15 +3,19 @@
 //! Whoever holds the engine lock is the engine: the manager, or the caller of `activate` where there is
 //! none. Both run this.
 
+use std::cell::Cell;
 use std::sync::mpsc::channel;
 
 use crate::activation::{Action, Activation, Observation, Recovery, Trace, begin, recover, undo};
-use crate::model::{BootTime, Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, Verdict};
+use crate::model::{
+    BootTime, Event, GenerationId, Mark, Outcome, Request, Retention, Stage, StepReport, Verdict,
+};
 use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::client::{Client, start_detached};
 use crate::supervise::{WorkerReport, WorkerState, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
+use super::launch::Launchable;
 use super::objection::objection;
 use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
 use super::run::{Run, can_be_preempted};
@@ -30,6 +34,8 @@ pub(super) struct Engine<'a> {
     pub(super) starts_supervisor: bool,
     /// the event that this process has accepted: durable as it is
     pub(super) accepted: Option<u64>,
+    /// what to collect by, since an activation was good and the host file asks for it
+    pub(super) collects: &'a Cell<Option<Retention>>,
 }
 
 /// Requests older than this are not begun after a reboot: an hour, as `request_ttl` says.
@@ -181,10 +187,11 @@ impl Engine<'_> {
             return self.conclude(event, Verdict::Refused, Stage::Confirm, why, false, Vec::new());
         };
         let why = format!("{} of event {} may stay", event.target.short(), open.event);
-        self.conclude(event, Verdict::Good, Stage::Confirm, why, false, Vec::new())?;
         let manifest = self.service.store.manifest(event.target)?;
-        let slots: Vec<_> =
-            launchable(self.service, event.target, &manifest)?.0.slots().map(|(slot, _)| slot).collect();
+        let (target, _) = launchable(self.service, event.target, &manifest)?;
+        let outcome = self.outcome(event, Verdict::Good, Stage::Confirm, why, false, Vec::new())?;
+        self.conclude_launched(outcome, &target)?;
+        let slots: Vec<_> = target.slots().map(|(slot, _)| slot).collect();
         if let Ok(mut client) = Client::connect(&self.service.place.run)
             && let Err(error) = client.settle(&slots)
         {
@@ -268,7 +275,7 @@ impl Engine<'_> {
         result
     }
 
-    pub(super) fn conclude(
+    fn conclude(
         &self,
         event: &Event,
         verdict: Verdict,
@@ -277,12 +284,24 @@ impl Engine<'_> {
         changed: bool,
         steps: Vec<StepReport>,
     ) -> Result<(), ManagerError> {
+        self.write(&self.outcome(event, verdict, stage, reason, changed, steps)?)
+    }
+
+    pub(super) fn outcome(
+        &self,
+        event: &Event,
+        verdict: Verdict,
+        stage: Stage,
+        reason: String,
+        changed: bool,
+        steps: Vec<StepReport>,
+    ) -> Result<Outcome, ManagerError> {
         let confirm_by =
             event.how.confirm_within_ms.filter(|_| verdict == Verdict::Unconfirmed).map(|within| BootTime {
                 boot: self.service.boot.clone(),
                 ms: clock::since_boot().saturating_add(within),
             });
-        let outcome = Outcome {
+        Ok(Outcome {
             confirm_by,
             event: event.number,
             request: event.request,
@@ -292,17 +311,36 @@ impl Engine<'_> {
             reason,
             target: event.target,
             serving: self.service.standing()?.current,
+            loaded: None,
             steps,
             at: clock::now(),
             machine: super::service::machine_id(),
-        };
-        match self.writer.conclude(&outcome) {
+        })
+    }
+
+    /// Writes the verdict of an activation whose target's pipeline was read: with what it ran on, and what is to
+    /// be collected after it.
+    pub(super) fn conclude_launched(
+        &self,
+        outcome: Outcome,
+        target: &Launchable,
+    ) -> Result<(), ManagerError> {
+        let good = outcome.verdict == Verdict::Good;
+        self.write(&Outcome { loaded: target.key, ..outcome })?;
+        if good && target.retention.automatic {
+            self.collects.set(Some(target.retention));
+        }
+        Ok(())
+    }
+
+    fn write(&self, outcome: &Outcome) -> Result<(), ManagerError> {
+        match self.writer.conclude(outcome) {
             Ok(()) => {}
             // the verdict stands; the next writer completes the history
             Err(error @ EventError::NotInHistory { .. }) => tracing::warn!("{}", chain(&error)),
             Err(error) => return Err(error.into()),
         }
-        tracing::info!("event {}: {verdict} ({stage})", event.number);
+        tracing::info!("event {}: {} ({})", outcome.event, outcome.verdict, outcome.stage);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::activation::{Facts, LoaderFacts, Plan, Running, plan, way_back};
 use crate::fsx;
 use crate::model::placeholder::expand;
 use crate::model::{
-    Command, ContentHash, Delta, GenerationId, How, LoadedKey, Manifest, Pipeline, Request, Slot,
+    Command, ContentHash, Delta, GenerationId, How, LoadedKey, Manifest, Pipeline, Request, Retention, Slot,
 };
 use crate::store::Store;
 use crate::supervise::{WorkerReport, WorkerState};
@@ -84,7 +84,13 @@ pub(super) fn prepare(
         Err(_) if wish.takes == Takes::Back => {
             let pipeline = Pipeline::pointer_only();
             (
-                Launchable { id: wish.target, pipeline, has_pipeline: false, key: None },
+                Launchable {
+                    id: wish.target,
+                    pipeline,
+                    has_pipeline: false,
+                    key: None,
+                    retention: Retention::default(),
+                },
                 None,
                 Manifest::default(),
             )
@@ -175,10 +181,10 @@ pub(super) fn launchable(
 ) -> Result<(Launchable, Option<String>), ManagerError> {
     let chosen = service.pipeline(id, manifest)?;
     let note = (chosen.source == PipelineSource::Ignored).then(|| service.ignored_pipeline());
-    let has_pipeline = chosen.pipeline.is_some();
+    let (has_pipeline, retention) = (chosen.pipeline.is_some(), chosen.retention);
     let pipeline = chosen.pipeline.unwrap_or_else(Pipeline::pointer_only);
     let key = loaded_key(&service.store, id, manifest, &pipeline)?;
-    Ok((Launchable { id, pipeline, has_pipeline, key }, note))
+    Ok((Launchable { id, pipeline, has_pipeline, key, retention }, note))
 }
 
 /// The key of the loader's output; `None` where the pipeline has no loader.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::model::{Command, GenerationId, Group, LoadedKey, Pipeline, Slot};
+use crate::model::{Command, GenerationId, Group, LoadedKey, Pipeline, Retention, Slot};
 use crate::store::Store;
 use crate::supervise::{Launch, WorkerSpec};
 
@@ -16,6 +16,8 @@ pub(super) struct Launchable {
     pub(super) has_pipeline: bool,
     /// the key of the loader's output, where there is a loader
     pub(super) key: Option<LoadedKey>,
+    /// what the host keeps
+    pub(super) retention: Retention,
 }
 
 impl Launchable {

@@ -1,8 +1,11 @@
 //! What a caller does: write an event, then wait for its verdict, or be the engine where there is none.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use crate::model::{Actor, Event, GenerationId, How, Manifest, Mark, Outcome, Request, StepReport};
+use crate::model::{
+    Actor, Event, GenerationId, How, Manifest, Mark, Outcome, Request, Retention, StepReport,
+};
 use crate::store::{EventDraft, Writer};
 use crate::supervise::client::Client;
 
@@ -24,6 +27,16 @@ pub struct Draft {
     pub by: Actor,
 }
 
+/// A request that has its verdict.
+#[derive(Debug)]
+pub struct Submitted {
+    /// the verdict
+    pub outcome: Outcome,
+    /// what [`super::collect_after`] shall collect by, when the verdict has been told: this process was the
+    /// engine of a good activation, and the host file asks for it
+    pub collects: Option<Retention>,
+}
+
 /// How long a caller waits for news before it looks whether the engine is gone.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -39,7 +52,7 @@ pub fn submit(
     service: &Service,
     draft: &Draft,
     progress: &mut Progress<'_>,
-) -> Result<Outcome, ManagerError> {
+) -> Result<Submitted, ManagerError> {
     let writer = service.store.writer(&service.boot)?;
     let manifest = sound(service, draft.target)?;
     let engine = writer.engine_lock(false)?;
@@ -56,16 +69,24 @@ pub fn submit(
     }
     drop(engine);
     let event = accept(service, &writer, draft)?;
+    let collects = Cell::default();
     let mut told = 0;
     let mut wake = Wake::on_signals()?;
     loop {
         if let Some(outcome) = service.store.outcome(event.number)? {
             tell(service, &event, &mut told, progress);
-            return Ok(outcome);
+            return Ok(Submitted { outcome, collects: collects.take() });
         }
         if let Some(_lock) = writer.engine_lock(false)? {
             let accepted = Some(event.number);
-            let engine = Engine { service, writer: &writer, wake: &wake, starts_supervisor: false, accepted };
+            let engine = Engine {
+                service,
+                writer: &writer,
+                wake: &wake,
+                starts_supervisor: false,
+                accepted,
+                collects: &collects,
+            };
             engine.run_pending(&mut |number, report| {
                 if number == event.number {
                     told += 1;

@@ -231,7 +231,8 @@ impl<'e, 'a> Run<'e, 'a> {
             false => reason,
         };
         let steps = std::mem::take(&mut self.steps);
-        self.engine.conclude(self.event, verdict, stage, reason, changed, steps)
+        let outcome = self.engine.outcome(self.event, verdict, stage, reason, changed, steps)?;
+        self.engine.conclude_launched(outcome, &self.outside.prepared.target)
     }
 }
 

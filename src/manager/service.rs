@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::fsx::{self, FsError};
 use crate::model::{
-    DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, SectionError,
+    DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, Retention,
+    SectionError,
 };
 use crate::store::{EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
@@ -28,7 +29,7 @@ pub struct Place {
 }
 
 /// An opened service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// where it lives
     pub place: Place,
@@ -45,6 +46,8 @@ pub struct Chosen {
     pub pipeline: Option<Pipeline>,
     /// where it came from
     pub source: PipelineSource,
+    /// what the host file, which was read for it, keeps
+    pub retention: Retention,
 }
 
 /// Where a pipeline came from.
@@ -226,21 +229,22 @@ impl Service {
 
     /// The pipeline that counts where a tree brings the text `pushed` with it, which errors call `name`.
     pub fn choose(&self, name: &str, pushed: Option<&[u8]>) -> Result<Chosen, ManagerError> {
-        let trusted = match self.place.host_file()?.pipeline {
+        let HostFile { pipeline, retention, .. } = self.place.host_file()?;
+        let trusted = match pipeline {
             HostPipeline::Own(pipeline) => {
-                return Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Host });
+                return Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Host, retention });
             }
             HostPipeline::Pushed => true,
             HostPipeline::Absent => self.store.owner()? != 0,
         };
         let Some(text) = pushed else {
-            return Ok(Chosen { pipeline: None, source: PipelineSource::None });
+            return Ok(Chosen { pipeline: None, source: PipelineSource::None, retention });
         };
         if !trusted {
-            return Ok(Chosen { pipeline: None, source: PipelineSource::Ignored });
+            return Ok(Chosen { pipeline: None, source: PipelineSource::Ignored, retention });
         }
         let pipeline = Pipeline::parse(text, name, &self.place.name)?;
-        Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Pushed })
+        Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Pushed, retention })
     }
 
     /// Chooses the pipeline of what is being read, remembers it in `chosen`, and gives its mount: what

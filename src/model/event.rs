@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GenerationId, Metadata};
+use super::{GenerationId, LoadedKey, Metadata};
 
 /// Who asked: the true uid, and claims that nothing here can check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +262,9 @@ pub struct Outcome {
     pub target: GenerationId,
     /// what `current` names now
     pub serving: Option<GenerationId>,
+    /// the key of the target's loader output, where its pipeline has a loader and was read
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<LoadedKey>,
     /// until when it has to be confirmed, where it has to be
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_by: Option<BootTime>,

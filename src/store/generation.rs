@@ -157,11 +157,10 @@ impl Store {
     /// Holds generation `id`: it is not taken away until the lease is dropped, or the process ends.
     pub fn lease(&self, id: GenerationId) -> Result<Lock, StoreError> {
         let path = self.generation_path(id);
-        // a push or a cleaner may hold it for an instant; gc never has it under this name
+        // gc may hold it for an instant: then it stays after all, or goes
         for _ in 0..1000 {
             match fsx::optional(Lock::lease(&path)).map_err(StoreError::io("lease a generation"))? {
-                // what was locked may have been renamed away between opening and locking
-                Some(Some(lock)) if self.has(id)? => return Ok(lock),
+                Some(Some(lock)) => return Ok(lock),
                 Some(None) if self.has(id)? => std::thread::yield_now(),
                 _ => return Err(StoreError::NoSuchGeneration { id }),
             }

@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::lines;
 use super::open::{Store, Writer, not_older};
 use crate::fsx::{self, FsError, Lock};
-use crate::model::{Actor, Event, GenerationId, Outcome, PushRecord, Request, Stage, Verdict};
+use crate::model::{Actor, Event, GenerationId, LoadedKey, Outcome, PushRecord, Request, Stage, Verdict};
 
 const LONGEST: u64 = 1 << 30;
 /// The most characters of a message or reason that a line of the history holds.
@@ -48,6 +48,9 @@ pub struct End {
     pub reason: String,
     /// what was in force then
     pub serving: Option<GenerationId>,
+    /// the key of the target's loader output, where it had one
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<LoadedKey>,
     /// when, UTC
     pub at: Timestamp,
 }
@@ -89,6 +92,7 @@ impl Record {
             changed: outcome.changed,
             reason: shortened(&outcome.reason),
             serving: outcome.serving,
+            loaded: outcome.loaded,
             at: outcome.at,
         };
         Record::Event(HistoryEntry {
@@ -108,6 +112,8 @@ fn shortened(text: &str) -> String {
 
 /// The history, completed from what lies in the store.
 pub(super) struct Ledger {
+    /// every generation that is there, damaged ones too
+    pub(super) there: HashSet<GenerationId>,
     /// every generation that is there, in the order of their pushes
     pub(super) pushes: Vec<PushLine>,
     /// every finished event by number
@@ -115,7 +121,7 @@ pub(super) struct Ledger {
     /// numbers of the events without an outcome, ascending
     pub(super) pending: Vec<u64>,
     /// what the file lacks
-    missing: Vec<Record>,
+    pub(super) missing: Vec<Record>,
 }
 
 impl Store {
@@ -135,7 +141,8 @@ impl Store {
     pub(super) fn ledger(&self) -> Result<Ledger, StoreError> {
         let io = StoreError::io("read the history");
         let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(&io)?.unwrap_or_default();
-        let mut there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
+        let there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
+        let mut lost = there.clone();
         let mut pushes = Vec::new();
         let mut finished = BTreeMap::new();
         let mut records: Vec<Record> = Vec::new();
@@ -154,7 +161,7 @@ impl Store {
         for (at, record) in records.into_iter().enumerate() {
             match record {
                 Record::Push(push) => {
-                    if last.get(&push.id) == Some(&at) && there.remove(&push.id) {
+                    if last.get(&push.id) == Some(&at) && lost.remove(&push.id) {
                         pushes.push(push);
                     }
                 }
@@ -163,8 +170,8 @@ impl Store {
                 }
             }
         }
-        let mut ledger = Ledger { pushes, finished, pending: Vec::new(), missing: Vec::new() };
-        self.complete(&mut ledger, there)?;
+        let mut ledger = Ledger { there, pushes, finished, pending: Vec::new(), missing: Vec::new() };
+        self.complete(&mut ledger, lost)?;
         Ok(ledger)
     }
 

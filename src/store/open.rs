@@ -168,6 +168,15 @@ impl Writer {
         Lock::shared(&self.run_dir, "store.lock")
     }
 
+    /// The store lock, exclusive: nobody else writes, and roots that are read now stay roots. `None` where
+    /// somebody writes and `wait` is not set.
+    pub(super) fn store_lock_alone(&self, wait: bool) -> Result<Option<Lock>, FsError> {
+        match wait {
+            true => Lock::exclusive(&self.run_dir, "store.lock").map(Some),
+            false => Lock::try_exclusive(&self.run_dir, "store.lock"),
+        }
+    }
+
     /// The lock on the end of `history`.
     pub(super) fn history_lock(&self) -> Result<Lock, FsError> {
         Lock::exclusive(&self.run_dir, "history.lock")
@@ -183,9 +192,12 @@ impl Writer {
         let tmp = self.part("tmp")?;
         let left = |name: &std::ffi::OsString| name != staging::UNDO && name != staging::RESERVE;
         if tmp.names().map_err(&io)?.iter().any(left) {
-            let alone = Lock::try_exclusive(&self.run_dir, "store.lock").map_err(&io)?;
             // what cannot be removed yet (a stray loader still writes there) is in nobody's way
-            let _ = staging::clean(&tmp, alone.is_some());
+            if let Some(_alone) = Lock::try_exclusive(&self.run_dir, "store.lock").map_err(&io)? {
+                let _ = staging::clean_files(&tmp);
+            }
+            // there may be much of it: each directory has a lock of its own, and nobody waits for this
+            let _ = staging::clean_directories(&self.root, &tmp);
         }
         if self.history_may_lack()? { self.complete_history() } else { Ok(()) }
     }

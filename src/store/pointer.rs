@@ -105,10 +105,11 @@ impl Writer {
             }
             Some(id) => {
                 let target = target_of(id);
+                // first: what is looked for is not taken away meanwhile
+                let _lock = self.store_lock().map_err(&refused)?;
                 if !self.root.exists(&target).map_err(&refused)? {
                     return Err(PointerError::NoSuchGeneration { id });
                 }
-                let _lock = self.store_lock().map_err(&refused)?;
                 let tmp = self.root.dir("tmp").map_err(&refused)?;
                 if tmp.read_link(staging::UNDO).is_ok_and(|undo| undo == *target) {
                     tmp.rename(staging::UNDO, &self.root, CURRENT).map_err(refused)?;

@@ -112,7 +112,8 @@ impl Writer {
         if there {
             match self.check_intact(id) {
                 Ok(()) => {
-                    generations.sync().map_err(io)?; // another push may have renamed it just now
+                    generations.sync().map_err(&io)?; // another push may have renamed it just now
+                    generations.touch(&name).map_err(io)?; // it is asked for anew: `gc` counts from now
                     return Ok(pushed);
                 }
                 Err(StoreError::Damaged(_)) => {

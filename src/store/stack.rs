@@ -1,14 +1,17 @@
 //! The stack of good generations: what `@-1` and "last good" mean.
 
+use std::collections::HashSet;
+
 use super::error::StoreError;
 use super::history::HistoryEntry;
 use super::open::Store;
 use crate::model::{GenerationId, Request, Verdict};
 
 impl Store {
-    /// The good generations, the last good one last.
+    /// The good generations that are there, the last good one last.
     pub fn good_stack(&self) -> Result<Vec<GenerationId>, StoreError> {
-        Ok(stack(self.ledger()?.finished.values()))
+        let ledger = self.ledger()?;
+        Ok(standing(stack(ledger.finished.values()), &ledger.there))
     }
 
     /// The generation that was last proven good, if any ever was.
@@ -17,12 +20,19 @@ impl Store {
     }
 }
 
+/// What is left of `stack` where only those `there` can be gone back to; two neighbours are never the same.
+pub(super) fn standing(mut stack: Vec<GenerationId>, there: &HashSet<GenerationId>) -> Vec<GenerationId> {
+    stack.retain(|id| there.contains(id));
+    stack.dedup();
+    stack
+}
+
 /// The good generations, the last good one on top (at the end), from every finished event by number.
 ///
 /// A good activate (or cold start) puts its target on top, unless it is there. A good rollback goes back
 /// to its target: what is above it leaves; a target that is not on the stack takes the place of the top.
 /// Every other verdict proves nothing.
-fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
+pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
     let mut stack: Vec<GenerationId> = Vec::new();
     for entry in finished {
         if entry.end.as_ref().is_none_or(|end| end.verdict != Verdict::Good) {
@@ -81,6 +91,7 @@ mod tests {
                     changed: true,
                     reason: String::new(),
                     serving: None,
+                    loaded: None,
                     at: jiff::Timestamp::UNIX_EPOCH,
                 };
                 HistoryEntry {
@@ -94,6 +105,17 @@ mod tests {
             })
             .collect();
         stack(&entries)
+    }
+
+    #[test]
+    fn s14_what_is_gone_is_not_on_the_stack() {
+        for (words, there, expected) in
+            [("+a +b +c", "ac", "ac"), ("+a +b +a", "a", "a"), ("+a +b", "", ""), ("+a +b +c -b", "bc", "b")]
+        {
+            let there = there.bytes().map(id).collect();
+            let expected: Vec<_> = expected.bytes().map(id).collect();
+            assert_eq!(standing(after(words), &there), expected, "{words}");
+        }
     }
 
     #[test]

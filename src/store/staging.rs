@@ -84,18 +84,29 @@ impl Drop for Staging {
     }
 }
 
-/// Removes what crashes left in `tmp/`: directories nobody holds, and files. The caller holds the store
-/// lock exclusively where `files` is set, so that no file there is in use.
-pub(super) fn clean(tmp: &Dir, files: bool) -> Result<(), FsError> {
+/// Removes the files that crashes left in `tmp/`. The caller holds the store lock exclusively, so that none
+/// is in use.
+pub(super) fn clean_files(tmp: &Dir) -> Result<(), FsError> {
     for (name, kind) in tmp.entries()? {
-        if name == UNDO || name == RESERVE {
-            continue;
+        if kind != fsx::EntryKind::Dir && name != UNDO && name != RESERVE {
+            tmp.remove_tree(&name)?;
         }
-        if kind != fsx::EntryKind::Dir {
-            if files {
-                tmp.remove_tree(&name)?;
+    }
+    Ok(())
+}
+
+/// Removes the directories that crashes left in `tmp/`: those whose lock is free. What was taken away from
+/// `generations/` or `loaded/` is taken away durably first, so that no power cut brings a part of it back.
+pub(super) fn clean_directories(root: &Dir, tmp: &Dir) -> Result<(), FsError> {
+    let mut synced = false;
+    for (name, kind) in tmp.entries()? {
+        if kind == fsx::EntryKind::Dir
+            && let Some(Some(_lock)) = fsx::optional(Lock::try_dir(&tmp.path().join(&name)))?
+        {
+            if !std::mem::replace(&mut synced, true) {
+                root.dir("generations")?.sync()?;
+                root.dir("loaded")?.sync()?;
             }
-        } else if let Some(Some(_lock)) = fsx::optional(Lock::try_dir(&tmp.path().join(&name)))? {
             tmp.remove_tree(&name)?;
         }
     }

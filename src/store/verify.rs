@@ -42,6 +42,12 @@ impl Store {
             damages.push(into_damage(error)?);
         }
         for id in self.generation_ids()? {
+            let _lease = match self.lease(id) {
+                Ok(lease) => Some(lease),
+                // taken away meanwhile: that is no damage
+                Err(StoreError::NoSuchGeneration { .. } | StoreError::Leaving { .. }) => continue,
+                Err(_) => None,
+            };
             damages.extend(self.verify_one(id)?);
         }
         Ok(damages)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fsx::{Dir, FsError};
 
 use super::slots::Table;
+use super::wire::WorkerReport;
 
 const NAME: &str = "supervisor.json";
 const TEMPORARY: &str = ".supervisor.json.new";
@@ -51,6 +52,18 @@ impl Record {
         let mut file = self.run.create_file(TEMPORARY, 0o600)?;
         file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(TEMPORARY), e))?;
         self.run.rename(TEMPORARY, &self.run, NAME)
+    }
+}
+
+/// What the last supervisor of `run` wrote down that it runs, as [`super::Ask::Slots`] answers it; it need not
+/// live, and what it started serves on without it. Writes nothing. Empty where there is no record of this boot.
+///
+/// # Errors
+/// A record that cannot be read: nobody knows what runs.
+pub fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
+    match crate::fsx::optional(Dir::open(run))? {
+        Some(dir) => Ok(Record::open(dir)?.load()?.0.report()),
+        None => Ok(Vec::new()),
     }
 }
 
