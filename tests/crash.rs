@@ -214,3 +214,41 @@ fn s18_tag_survives_a_fault_at_every_call() {
     };
     sweep(sandbox, &["tag", "stable", &two], &holds).all("tag");
 }
+
+/// A template with two generations that nothing keeps.
+fn two_victims() -> (Sandbox, String) {
+    let (sandbox, one, two) = template();
+    sandbox.write("three/a", "a\n");
+    sandbox.write("three/changes", "3");
+    sandbox.run(&["push", "three"], 0);
+    sandbox.write("store/host.yaml", "keep_pushed: 0s\n");
+    assert_ne!(one, two);
+    (sandbox, one)
+}
+
+#[test]
+fn s18_gc_survives_a_fault_at_every_call() {
+    let (sandbox, one) = two_victims();
+    let holds = |sandbox: &Sandbox| {
+        assert_eq!(listed(sandbox), std::slice::from_ref(&one));
+        assert_eq!(sandbox.current().as_ref(), Some(&one));
+    };
+    sweep(sandbox, &["gc"], &holds).all("gc");
+}
+
+#[test]
+fn s18_activate_that_collects_survives_a_fault_at_every_call() {
+    let (sandbox, _, two) = template();
+    sandbox.run(&["activate", &two], 0);
+    sandbox.write("three/changes", "3");
+    let three = sandbox.run(&["push", "three"], 0);
+    sandbox.write("store/host.yaml", "keep: 2\nkeep_days: 0\n");
+    let holds = |sandbox: &Sandbox| {
+        assert_eq!(sandbox.current().as_ref(), Some(&three));
+        // what was not collected for a fault is collected after the next good activation, or by hand
+        sandbox.run(&["gc"], 0);
+        assert_eq!(listed(sandbox), [three.clone(), two.clone()]);
+        verdicts(sandbox);
+    };
+    sweep(sandbox, &["activate", &three], &holds).all("activate and gc");
+}
