@@ -72,7 +72,7 @@ static double tree(const char *base, const char *source, const char *target, int
     n->same = before && !memcmp(before, n->content, n->size);
     free(before);
   }
-  static char buffer[1 << 20];
+  static char buffer[128 << 10]; // as cp: with 1 MiB at a time it takes twice as long
   double start = now();
   if (mkdir(target, 0755)) err(1, "%s", target);
   for (size_t i = 0; i < count; i++) {

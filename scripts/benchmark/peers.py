@@ -179,7 +179,7 @@ def installed():
 
 def first_line(command):
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return run.stdout.strip().splitlines()[0] if run.stdout.strip() else "unknown"
+    return run.stdout.strip().splitlines()[0] if run.stdout.strip() else ""
 
 
 def versions():
@@ -189,7 +189,8 @@ def versions():
         if peer.name == "ostree":  # YAML
             text = subprocess.run(["ostree", "--version"], capture_output=True, text=True).stdout
             line = "ostree " + text.split("Version:", 1)[-1].split("\n")[0].strip(" '")
-        found[peer.name] = " ".join(line.split(" compiled")[0].split("  protocol")[0].split())
+        line = " ".join(line.split(" compiled")[0].split("  protocol")[0].split())
+        found[peer.name] = line or f"{peer.name} of an unknown version"
     return found
 
 

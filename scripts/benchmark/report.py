@@ -1,25 +1,37 @@
 """What was measured, as text, as JSON and as the page in spec/."""
 
+HOW = "how"
 
-def heads(row):
-    more = [name for name in ("growth", "inodes") if row.number == 3]
-    return ["", "median ms", "min ms", "of the floor", "of ours", *(["MiB on disk", "inodes"] if more else []),
-            *(["most MiB of memory"] if row.number == 4 else []), "runs", "how"]
+
+def milliseconds(seconds):
+    return f"{seconds * 1000:.2f}" if seconds < 0.01 else f"{seconds * 1000:.1f}"
 
 
 def cells(row, entry):
-    if not entry.samples:
-        return [entry.name, *["-"] * (len(heads(row)) - 2), entry.failed.split("\n")[0][:120] or "not measured"]
-    floor, ours = row.get("floor"), row.get("pointsman")
-    ratio = lambda base: f"{entry.median / base.median:.2f}" if base else "-"  # noqa: E731
-    shown = [entry.name, f"{entry.median * 1000:.3g}" if entry.median < 0.01 else f"{entry.median * 1000:.1f}",
-             f"{entry.times[0] * 1000:.3g}" if entry.times[0] < 0.01 else f"{entry.times[0] * 1000:.1f}",
-             ratio(floor), ratio(ours)]
+    """One line of a row's table, by the heads of its columns."""
+    line = dict.fromkeys(["", "median ms", "min ms", "of the floor", "of ours"], "-")
     if row.number == 3:
-        shown += [f"{entry.more['growth']:.1f}", str(entry.more["inodes"])] if entry.more else ["-", "-"]
+        line |= dict.fromkeys(["MiB on disk", "inodes"], "-")
     if row.number == 4:
-        shown.append(f"{max(sample.memory for sample in entry.samples) / 1024:.0f}")
-    return [*shown, str(len(entry.samples)), entry.note]
+        line |= {"most MiB of memory": "-"}
+    line |= {"": entry.name, "runs": str(len(entry.samples)), HOW: entry.note}
+    if not entry.samples:
+        return line | {HOW: entry.failed.split("\n")[0][:120] or "not measured"}
+    line |= {"median ms": milliseconds(entry.median), "min ms": milliseconds(entry.times[0])}
+    for head, name in (("of the floor", "floor"), ("of ours", "pointsman")):
+        other = row.get(name)
+        if other:
+            line[head] = f"{entry.median / other.median:.2f}"
+    if row.number == 3 and entry.more:
+        line |= {"MiB on disk": f"{entry.more['growth']:.1f}", "inodes": str(entry.more["inodes"])}
+    if row.number == 4:
+        line["most MiB of memory"] = f"{max(sample.memory for sample in entry.samples) / 1024:.0f}"
+    return line
+
+
+def table(row):
+    lines = [cells(row, entry) for entry in row.entries]
+    return [list(lines[0]), *(list(line.values()) for line in lines)]
 
 
 def targets(row):
@@ -29,15 +41,22 @@ def targets(row):
         yield f"note: {note}"
 
 
+def flat(facts):
+    for name, value in facts.items():
+        yield name, ", ".join(value.values()) if isinstance(value, dict) else value
+    if float(facts["load before"].split()[0]) > 0.5:
+        yield "not final", "the machine had other work to do; compare within a table only, and roughly"
+
+
 def as_text(facts, rows):
     lines = [f"{name}: {value}" for name, value in flat(facts)]
     for row in rows:
-        table = [heads(row), *(cells(row, entry) for entry in row.entries)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(table[0]) - 1)]
+        whole = table(row)
+        widths = [max(map(len, column)) for column in zip(*whole)]
         lines += ["", f"{row.number}. {row.title}"]
-        for line in table:
-            numbers = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
-            lines.append("  " + "  ".join([line[0].ljust(widths[0]), *numbers, line[-1]]).rstrip())
+        for name, *numbers, how in whole:
+            numbers = [number.rjust(width) for number, width in zip(numbers, widths[1:])]
+            lines.append("  ".join(["", name.ljust(widths[0]), *numbers, how]).rstrip())
         lines += [f"  {line}" for line in targets(row)]
     return "\n".join(lines)
 
@@ -48,36 +67,32 @@ def as_page(facts, rows):
         "# Benchmarks",
         "",
         "Written by `scripts/bench --write`; its head and `scripts/benchmark/peers.py` say how everything is measured and driven.",
-        "All are equally durable; what a peer does not flush by itself it is given. A time is that of a whole process, a floor that of",
-        "its system calls alone. Medians of one run on one machine: compare within a table.",
+        "All are equally durable: what a peer does not flush by itself is flushed for it. A time is that of a whole process, a",
+        "floor that of its system calls alone. Medians of one run on one machine: compare within a table.",
         "",
         *[f"- {name}: {value}" for name, value in flat(facts)],
         "",
-        "**Short of their targets:** " + ("; ".join(short) if short else "none of the rows measured here") + ".",
+        "Short of their targets:" + ("" if short else " none of the rows measured here."),
+        "",
+        *[f"- {line}" for line in short],
     ]
     for row in rows:
-        head = heads(row)
-        lines += ["", f"## {row.number}. {row.title}", "", "| " + " | ".join(head) + " |",
-                  "|---|" + "---:|" * (len(head) - 2) + "---|"]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row, entry)) + " |" for entry in row.entries]
+        head, *body = table(row)
+        lines += ["", f"## {row.number}. {row.title}", ""]
+        lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in body]
         lines += ["", *[f"- {line}" for line in targets(row)]]
     return "\n".join(lines) + "\n"
 
 
 def as_json(facts, rows):
-    def entry(row, entry):
-        return {"name": entry.name, "how": entry.note, "seconds": [sample.seconds for sample in entry.samples],
-                "cpu_seconds": [sample.cpu for sample in entry.samples],
-                "memory_kib": [sample.memory for sample in entry.samples], **entry.more,
-                **({"failed": entry.failed} if entry.failed else {})}
+    def entry(one):
+        said = {"name": one.name, HOW: one.note, "seconds": [sample.seconds for sample in one.samples],
+                "cpu_seconds": [sample.cpu for sample in one.samples],
+                "memory_kib": [sample.memory for sample in one.samples], **one.more}
+        return said | ({"failed": one.failed} if one.failed else {})
+
     return {"facts": facts, "rows": [{
-        "row": row.number, "title": row.title, "entries": [entry(row, one) for one in row.entries], "notes": row.notes,
+        "row": row.number, "title": row.title, "entries": [entry(one) for one in row.entries], "notes": row.notes,
         "targets": [{"target": what, "reached": reached, "measured": says} for what, reached, says in row.targets],
     } for row in rows]}
-
-
-def flat(facts):
-    for name, value in facts.items():
-        yield name, ", ".join(value.values()) if isinstance(value, dict) else value
-    if float(facts["load before"].split()[0]) > 0.5:
-        yield "**not final**", "the machine had other work to do; only what is within one table can be compared, and roughly"
