@@ -26,7 +26,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("Instant::now", &["manager", "supervise"]),
     ("Timestamp::now", &["manager"]),
     ("env::var", &["main"]),
-    ("rustix::", &["fsx", "supervise", "cli"]),
+    ("rustix::", &["fsx", "supervise", "cli", "manager"]),
+    ("rustix::time::", &["manager"]),
     ("println!", &[]),
 ];
 
@@ -108,7 +109,9 @@ fn every_door_has_one_room() {
     let mut wrong = Vec::new();
     for (room, file, number, line) in lines() {
         for (said, rooms) in DOORS {
-            if line.contains(said) && !rooms.contains(&room.as_str()) {
+            // of the system, the manager has the clock only
+            let other = room == "manager" && *said == "rustix::" && !line.contains("rustix::time::");
+            if line.contains(said) && (other || !rooms.contains(&room.as_str())) {
                 wrong.push(format!("src/{file}:{number}: {room} says `{said}`: {}", line.trim()));
             }
         }
