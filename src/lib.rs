@@ -24,7 +24,7 @@
 //! | [`manager`] | the only loop: events and observations in, [`activation::step`], actions out, outcomes written |
 //! | [`activation`] | decides: plan and state machine. Pure |
 //! | [`supervise`] | does: spawn, readiness, socket handoff, drain, signals |
-//! | [`store`] | keeps: push, generations, pointer, events, verify |
+//! | [`store`] | keeps: push, generations, pointer, events, verify, export and import |
 //! | [`model`] | plain data every room may know: ids, paths, pipelines, sections. Pure |
 //! | [`fsx`] | the file system, and nothing above it |
 //!

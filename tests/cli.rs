@@ -40,6 +40,9 @@ const EVERY: &[&[&str]] = &[
     &["tag", "-d", "v1"],
     &["verify"],
     &["verify", "@"],
+    &["verify", "--repair"],
+    &["export", "--all"],
+    &["import", "-"],
     &["exec", "--", "true"],
     &["manager"],
     &["supervisor"],
@@ -61,6 +64,7 @@ fn every_with(reference: &str) -> Vec<Vec<String>> {
         vec!["diff", "./good", reference],
         vec!["tag", "v9", reference],
         vec!["verify", reference],
+        vec!["export", reference, "-o", "x.tar"],
         vec!["exec", reference, "--", "true"],
     ];
     if reference.contains('/') {
@@ -147,6 +151,10 @@ fn c1_used_wrongly_is_2() {
         (&["tag", "-d", "v1", "@"], "--delete"),
         (&["tag", "-d"], "<NAME>"),
         (&["verify", "@", "x"], "'x'"),
+        (&["verify", "--from", "x.tar"], "--repair"),
+        (&["export"], "--all"),
+        (&["export", "--all", "@"], "--all"),
+        (&["import"], "<FILE|->"),
         (&["exec"], "<CMD>"),
         (&["exec", "@", "--"], "<CMD>"),
         (&["manager", "web"], "web"),
@@ -287,6 +295,8 @@ fn c1_a_store_of_another_user_is_read_only() {
         &["check", "good"],
         &["tag", "v1"],
         &["tag", "-d", "v1"],
+        &["import", "-"],
+        &["verify", "--repair"],
         &["manager"],
     ];
     for args in writes {
@@ -933,7 +943,11 @@ fn c4_every_json_is_one_object_with_its_fields() {
     assert_eq!(has(&["show", "v1:bin"], &["id", "path", "bytes", "text"])["text"], Value::Null);
     assert_eq!(has(&["diff", "@", "./good"], &["same", "files"])["same"], true);
     has(&["path"], &["id", "path"]);
+    has(&["export", "@", "-o", "x.tar"], &["file", "generations", "tags", "outcomes", "bytes"]);
+    let import = ["origin", "new", "there", "repaired", "tags", "kept", "outcomes", "next"];
+    assert_eq!(has(&["import", "x.tar"], &import)["there"][0], id);
     assert_eq!(has(&["verify"], &["ok", "damage"])["ok"], true);
+    assert_eq!(has(&["verify", "--repair"], &["ok", "damage", "repaired"])["ok"], true);
     assert_eq!(has(&["tag", "-d", "v1"], &["tag", "id", "was"])["was"], id);
     assert!(has(&["init"], &["store", "run", "host_file"])["run"].is_string());
 }

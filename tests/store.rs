@@ -124,6 +124,7 @@ fn outcome(event: &Event, verdict: Verdict) -> Outcome {
         steps: Vec::new(),
         at: at(3),
         machine: "m".into(),
+        imported: None,
     }
 }
 

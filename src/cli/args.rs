@@ -107,11 +107,20 @@ Examples: pointsman -s web rollback
         after_help = "Examples: pointsman -s web diff @-1 @\n          pointsman -s web diff @ ./nginx"
     )]
     Diff(DiffFlags),
-    /// Read everything again and name what is damaged
-    Verify {
-        /// Only this generation [default: all of them, the pointer and the records]
-        #[arg(value_name = "REF")]
-        reference: Option<String>,
+    /// Read everything again and name what is damaged, or repair it
+    #[command(after_help = "Examples: pointsman -s web verify
+          pointsman -s web verify --repair --from web.tar")]
+    Verify(VerifyFlags),
+    /// Write generations, their tags and verdicts as one tar stream
+    #[command(after_help = "Examples: pointsman -s web export --all -o web.tar
+          pointsman -s web export v42 | ssh other pointsman -s web import -")]
+    Export(ExportFlags),
+    /// Bring in what `export` has written; moves nothing
+    #[command(after_help = "Example: pointsman -s web import web.tar")]
+    Import {
+        /// The export, or `-`: on stdin
+        #[arg(value_name = "FILE|-")]
+        source: PathBuf,
     },
     /// Run a command on one generation, whatever is activated meanwhile
     #[command(
@@ -187,6 +196,32 @@ pub(super) struct PushFlags {
     /// Give the generation this tag too
     #[arg(long, value_name = "NAME")]
     pub(super) tag: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct VerifyFlags {
+    /// Only this generation [default: all of them, the pointer and the records]
+    #[arg(value_name = "REF")]
+    pub(super) reference: Option<String>,
+    /// Make damaged generations anew from what is intact in the store
+    #[arg(long)]
+    pub(super) repair: bool,
+    /// Take what is missing from a directory, an export (`-`: on stdin) or a generation
+    #[arg(long, value_name = "DIR|FILE|REF", requires = "repair")]
+    pub(super) from: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ExportFlags {
+    /// The generations
+    #[arg(value_name = "REF")]
+    pub(super) references: Vec<String>,
+    /// Every generation, tag and verdict
+    #[arg(long, conflicts_with = "references")]
+    pub(super) all: bool,
+    /// Write to this file, which is there when it is whole [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,16 +4,15 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::fsx;
-use crate::manager::{ContentDiff, FileDiff, Service, Side, clock, diff};
-use crate::model::{Metadata, PushRecord};
-use crate::store::{PushOptions, Source};
+use crate::manager::{ContentDiff, FileDiff, Service, Side, diff};
+use crate::store::Source;
 
 use super::args::DiffFlags;
-use super::exit::{Exit, Failure, of_push};
+use super::exit::{Exit, Failure};
 use super::inspect::resolve;
 use super::output::{Colour, Output};
 use super::place::Environment;
+use super::scratch;
 
 pub(super) fn run(
     flags: &DiffFlags,
@@ -37,36 +36,14 @@ pub(super) fn run(
 /// What a person means by one side: a stream, a directory, or a generation.
 fn side(text: &str, service: &Service, environment: &Environment) -> Result<Side, Failure> {
     let path = Path::new(text);
-    let is_path = text.contains('/') || text.starts_with('.') || fsx::Meta::of_path(path).is_ok();
-    if text != "-" && !is_path {
+    if text != "-" && !scratch::is_path(text) {
         return Ok(Side::Generation(resolve(service, text)?));
     }
     let mut stdin = std::io::stdin().lock();
     let source = if text == "-" { Source::Archive(&mut stdin) } else { Source::Directory(path) };
-    let inspect = |text: Option<&[u8]>| {
-        // a pipeline that cannot be read is no reason not to compare it
-        let chosen =
-            service.choose(crate::manager::PIPELINE_FILE, text).ok().and_then(|chosen| chosen.pipeline);
-        Ok(chosen.and_then(|pipeline| pipeline.mount).map(Into::into))
-    };
-    let options = PushOptions {
-        record: PushRecord {
-            at: clock::now(),
-            by: environment.actor(),
-            source: text.to_owned(),
-            message: None,
-            meta: Metadata::new(),
-            parent: None,
-        },
-        copy_links: true,
-        inspected: crate::manager::PIPELINE_FILE,
-        inspect: &inspect,
-        limits: service.place.host_file().map(|host| host.limits).unwrap_or_default(),
-    };
     let writer = service.store.writer(&service.boot)?;
-    Ok(Side::Scratch(Box::new(
-        writer.scratch(source, &options).map_err(|error| of_push(error, &service.place.host))?,
-    )))
+    let record = scratch::record(text, environment);
+    Ok(Side::Scratch(Box::new(scratch::read(source, record, service, &writer)?)))
 }
 
 fn print(file: &FileDiff, output: &mut Output) {

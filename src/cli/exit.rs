@@ -7,7 +7,9 @@ use std::path::Path;
 use crate::fsx::FsError;
 use crate::manager::{ManagerError, chain};
 use crate::model::Verdict;
-use crate::store::{EventError, Kind, PointerError, PurgeError, PushError, RefError, StoreError};
+use crate::store::{
+    EventError, ExportError, ImportError, Kind, PointerError, PurgeError, PushError, RefError, StoreError,
+};
 use crate::supervise::exec::ExecError;
 use crate::supervise::holder::DaemonError;
 
@@ -121,7 +123,16 @@ macro_rules! failure_by_kind {
     };
 }
 
-failure_by_kind!(StoreError, EventError, PointerError, PurgeError, PushError, RefError);
+failure_by_kind!(
+    StoreError,
+    EventError,
+    ExportError,
+    ImportError,
+    PointerError,
+    PurgeError,
+    PushError,
+    RefError
+);
 
 impl From<FsError> for Failure {
     fn from(error: FsError) -> Failure {

@@ -12,6 +12,7 @@ use super::args::GcFlags;
 use super::exit::{Exit, Failure};
 use super::inspect::resolve;
 use super::output::{Output, count};
+use super::progress;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -24,8 +25,8 @@ struct Report<'a, T> {
 pub(super) fn run(flags: &GcFlags, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
     let dry_run = flags.dry_run;
     if flags.references.is_empty() {
-        let collected = collect(service, dry_run, &mut |progress| show(progress, output));
-        output.progress("");
+        let collected = collect(service, dry_run, &mut |progress| show(&progress));
+        progress::clear();
         let collected = collected?;
         match output.is_json() {
             true => output.object(&Report { dry_run, of: &collected }),
@@ -35,8 +36,8 @@ pub(super) fn run(flags: &GcFlags, service: &Service, output: &mut Output) -> Re
     }
     let ids = flags.references.iter().map(|reference| resolve(service, reference));
     let ids: BTreeSet<GenerationId> = ids.collect::<Result<_, _>>()?;
-    let purged = purge(service, &ids, dry_run, &mut |progress| show(progress, output));
-    output.progress("");
+    let purged = purge(service, &ids, dry_run, &mut |progress| show(&progress));
+    progress::clear();
     let purged = purged?;
     match output.is_json() {
         true => output.object(&Report { dry_run, of: &purged }),
@@ -45,8 +46,8 @@ pub(super) fn run(flags: &GcFlags, service: &Service, output: &mut Output) -> Re
     Ok(Exit::Done)
 }
 
-fn show(progress: GcProgress, output: &mut Output) {
-    output.progress(&match progress {
+fn show(how_far: &GcProgress) {
+    progress::show(&match how_far {
         GcProgress::Waiting => "waiting for a push or an activation to let the store go".to_owned(),
         GcProgress::Removing { done } => format!("removing: {done} gone"),
     });

@@ -1,4 +1,4 @@
-//! `pointsman show`, `path` and `verify`
+//! `pointsman show` and `path`
 
 use serde_json::json;
 
@@ -84,28 +84,4 @@ pub(super) fn path(reference: &str, service: &Service, output: &mut Output) -> R
         output.line(path.display().to_string());
     }
     Ok(Exit::Done)
-}
-
-pub(super) fn verify(
-    reference: Option<&str>,
-    service: &Service,
-    output: &mut Output,
-) -> Result<Exit, Failure> {
-    let id = reference.map(|reference| resolve(service, reference)).transpose()?;
-    let damage = service.store.verify(id)?;
-    if output.is_json() {
-        output.object(&json!({ "ok": damage.is_empty(), "damage": damage }));
-    } else if damage.is_empty() {
-        output.line("ok");
-    } else {
-        for damage in &damage {
-            output.line(damage.to_string());
-        }
-        if damage.iter().any(|damage| damage.generation.is_some()) {
-            output.complain("the store is damaged; a damaged generation is whole again when the same content is pushed again");
-        } else {
-            output.complain("the store is damaged; put back from a backup what is named, or remove it");
-        }
-    }
-    Ok(if damage.is_empty() { Exit::Done } else { Exit::Damaged })
 }

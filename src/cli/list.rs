@@ -60,8 +60,10 @@ pub(super) fn history(service: &Service, limit: Option<usize>, output: &mut Outp
             Some(end) => (end.verdict.to_string(), first_line(&end.reason)),
         };
         let target = entry.target.short();
+        let from = entry.imported.map(|from| format!("[event {} of {}] ", from.event, from.machine));
+        let (number, from) = (entry.number, from.unwrap_or_default());
         output.line(
-            format!("{:>4}  {at}  {request:<9} {target}  {verdict:<12}  {reason}", entry.number).trim_end(),
+            format!("{number:>4}  {at}  {request:<9} {target}  {verdict:<12}  {from}{reason}").trim_end(),
         );
     }
     Ok(Exit::Done)

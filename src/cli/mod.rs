@@ -7,16 +7,21 @@ mod daemons;
 mod diff;
 mod exec;
 mod exit;
+mod export;
 mod freeze;
 mod gc;
+mod import;
 mod init;
 mod inspect;
 mod list;
 mod output;
 mod place;
+mod progress;
 mod push;
+mod scratch;
 mod status;
 mod tag;
+mod verify;
 
 use std::ffi::OsString;
 
@@ -88,9 +93,11 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Show { what } => inspect::show(&what, &open()?, output),
         Command::Path { reference } => inspect::path(&reference, &open()?, output),
         Command::Diff(flags) => diff::run(&flags, &open()?, environment, output),
-        Command::Verify { reference } => inspect::verify(reference.as_deref(), &open()?, output),
         Command::Gc(flags) => gc::run(&flags, &open()?, output),
+        Command::Verify(flags) => verify::run(&flags, &open()?, environment, output),
         Command::Tag(flags) => tag::run(&flags, &open()?, output),
+        Command::Export(flags) => export::run(&flags, &open()?, output),
+        Command::Import { source } => import::run(&source, &open()?, output),
         Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),
         Command::Manager => daemons::manager(&open()?),
         Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),

@@ -11,7 +11,6 @@ use super::exit::{Exit, Failure};
 pub(super) struct Output {
     json: bool,
     colour: bool,
-    progress: bool,
     /// why the result could not be written; a reader that went away is no reason
     lost: Option<std::io::Error>,
 }
@@ -27,7 +26,7 @@ pub(super) enum Colour {
 impl Output {
     pub(super) fn new(json: bool) -> Output {
         let colour = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-        Output { json, colour, progress: std::io::stderr().is_terminal(), lost: None }
+        Output { json, colour, lost: None }
     }
 
     /// Whether one JSON object is wanted.
@@ -60,14 +59,6 @@ impl Output {
     /// A line of talk.
     pub(super) fn talk(&mut self, text: impl AsRef<str>) {
         let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
-    }
-
-    /// How far something long is: one line on a terminal, written over by the next, nothing elsewhere. An
-    /// empty text ends it.
-    pub(super) fn progress(&mut self, text: &str) {
-        if self.progress {
-            let _ = write!(std::io::stderr().lock(), "\r\x1b[K{text}");
-        }
     }
 
     /// What did not go well, as everything that fails begins.

@@ -49,6 +49,11 @@ pub fn append(file: &mut fs_err::File, bytes: &[u8]) -> Result<(), FsError> {
     file.write_all(bytes).map_err(|e| FsError::new("append to", &path, e))
 }
 
+/// Makes the content of an open file durable.
+pub fn sync(file: &fs_err::File) -> Result<(), FsError> {
+    rustix::fs::fsync(file.file()).map_err(|e| FsError::new("sync", file.path(), e))
+}
+
 /// Cuts an open file to `len` bytes.
 pub fn cut(file: &fs_err::File, len: u64) -> Result<(), FsError> {
     file.file().set_len(len).map_err(|e| FsError::new("cut", file.path(), e))

@@ -9,7 +9,7 @@ mod file;
 mod lock;
 
 pub use dir::{Dir, EntryKind, Meta};
-pub use file::{absolute, append, canonical, cut, flush, read_chunks, read_from, read_path, read_tail};
+pub use file::{absolute, append, canonical, cut, flush, read_chunks, read_from, read_path, read_tail, sync};
 pub use lock::Lock;
 
 use std::io;

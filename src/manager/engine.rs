@@ -315,6 +315,7 @@ impl Engine<'_> {
             steps,
             at: clock::now(),
             machine: super::service::machine_id(),
+            imported: None,
         })
     }
 

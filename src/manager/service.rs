@@ -209,6 +209,11 @@ impl Service {
         }
     }
 
+    /// The id of this machine: `/etc/machine-id`; empty where it has none.
+    pub fn machine(&self) -> String {
+        machine_id()
+    }
+
     /// Opens the store at `place`.
     pub fn open(place: Place) -> Result<Service, ManagerError> {
         let store = Store::open(&place.root, &place.run)?;

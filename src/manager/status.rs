@@ -103,7 +103,9 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
             Some(ActivationReport { event: event.number, target: event.target, stage })
         }
     };
-    let last = store.outcomes()?.pop().map(|outcome| LastVerdict {
+    // what was decided elsewhere says nothing of this service
+    let last = store.outcomes()?.into_iter().rfind(|outcome| outcome.imported.is_none());
+    let last = last.map(|outcome| LastVerdict {
         event: outcome.event,
         verdict: outcome.verdict,
         reason: outcome.reason,

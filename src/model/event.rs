@@ -274,4 +274,18 @@ pub struct Outcome {
     pub at: jiff::Timestamp,
     /// the machine that decided: `/etc/machine-id`
     pub machine: String,
+    /// where it is from, if not from here: then it proves nothing here
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportedEvent>,
+}
+
+/// The event of an imported outcome, as it was where it was decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedEvent {
+    /// its number there
+    pub event: u64,
+    /// when it was asked, UTC
+    pub asked: jiff::Timestamp,
+    /// who asked
+    pub by: Actor,
 }

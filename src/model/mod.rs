@@ -34,7 +34,8 @@ pub use compare::{ValueChange, compare};
 pub use delta::Delta;
 pub use document::DocumentError;
 pub use event::{
-    Actor, BootTime, Event, How, Mark, Outcome, PushRecord, Request, Stage, StepReport, StepResult, Verdict,
+    Actor, BootTime, Event, How, ImportedEvent, Mark, Outcome, PushRecord, Request, Stage, StepReport,
+    StepResult, Verdict,
 };
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use host::{HostFile, HostPipeline};

@@ -1,52 +1,21 @@
 //! A tar stream as a source: every entry is created by us, beneath the staging directory.
 //!
-//! The archive is hostile until proven otherwise. Names are checked as paths of a generation, nothing is
-//! created through a symlink, extension headers are read by us with a limit, and the end marker must be there:
-//! a stream that was cut between two entries is no archive.
+//! The archive is hostile until proven otherwise. Names are checked as paths of a generation, and nothing is
+//! created through a symlink; `members` reads the headers.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::rc::Rc;
 
-use tar::{EntryType, PaxExtensions};
+use tar::EntryType;
 
 use super::content::{Failed, copy, fill};
 use super::links::{self, Judgement};
+use super::members::{Broken, Member, each_member, shown};
 use super::refusal::{PushError, Refusal, refused};
 use super::scan::{DIR_MODE, class_of, file_mode};
 use super::source::{SMALL, Walk};
 use crate::fsx::{self, Dir, FsError};
 use crate::model::{Class, ContentHash, Entry, Node, RelPath};
-
-/// Extension headers hold a path or a few numbers.
-const LARGEST_EXTENSION: u64 = 64 << 10;
-/// What is read behind the end marker, so that the writer is not cut off in its padding.
-const PADDING: u64 = 1 << 20;
-const BLOCK: u64 = 512;
-
-/// Counts what has been read, for whoever holds the other end of the counter.
-struct Counted<R> {
-    inner: R,
-    count: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + read as u64);
-        Ok(read)
-    }
-}
-
-/// What the extension headers before an entry say of it.
-#[derive(Default)]
-struct Extension {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    sparse: bool,
-}
 
 /// Absolute links, by path and target, that are not made yet.
 #[derive(Default)]
@@ -75,30 +44,8 @@ impl Walk<'_> {
     /// Puts everything that the archive holds into `to`, an empty directory, but for absolute links: these
     /// are given back, for [`Walk::absolute_links`] to judge when it is known what stands for the root.
     pub(super) fn archive(&mut self, from: impl Read, to: &Dir) -> Result<AbsoluteLinks, PushError> {
-        let count = Rc::new(Cell::new(0));
-        let mut archive = tar::Archive::new(Counted { inner: from, count: Rc::clone(&count) });
         let mut directories = Directories::default();
-        let mut end = 0;
-        let mut extension = Extension::default();
-        for entry in archive.entries().map_err(broken)?.raw(true) {
-            let mut entry = entry.map_err(broken)?;
-            let kind = entry.header().entry_type();
-            let length = entry.header().entry_size().map_err(broken)?;
-            end = entry.raw_file_position() + length.next_multiple_of(BLOCK);
-            match kind {
-                EntryType::XGlobalHeader => skip(&mut entry, length)?,
-                EntryType::XHeader => extension.pax(&read_extension(&mut entry, length)?)?,
-                EntryType::GNULongName => extension.path = Some(trimmed(read_extension(&mut entry, length)?)),
-                EntryType::GNULongLink => extension.link = Some(trimmed(read_extension(&mut entry, length)?)),
-                _ => self.entry(&mut entry, std::mem::take(&mut extension), to, &mut directories)?,
-            }
-        }
-        let mut rest = archive.into_inner();
-        if count.get() < end + BLOCK {
-            return Err(PushError::Archive { why: "it ends without its end marker: it was cut".to_owned() });
-        }
-        // a writer that is cut off in its padding would report a failure; its zeros mean nothing
-        let _ = std::io::copy(&mut rest.by_ref().take(PADDING), &mut std::io::sink());
+        each_member(from, |member, content| self.entry(member, content, to, &mut directories))?;
         Ok(directories.links)
     }
 
@@ -125,25 +72,17 @@ impl Walk<'_> {
         to.set_mode(DIR_MODE).map_err(write)
     }
 
-    fn entry<R: Read>(
+    fn entry(
         &mut self,
-        entry: &mut tar::Entry<'_, R>,
-        extension: Extension,
+        member: Member,
+        mut content: &mut dyn Read,
         to: &Dir,
         directories: &mut Directories,
     ) -> Result<(), PushError> {
-        let header = entry.header();
-        let kind = header.entry_type();
-        let mode = header.mode().map_err(broken)?;
-        let length = header.entry_size().map_err(broken)?;
-        let name = extension.path.unwrap_or_else(|| entry.path_bytes().into_owned());
-        let link = extension.link.or_else(|| entry.link_name_bytes().map(std::borrow::Cow::into_owned));
-        let shown = String::from_utf8_lossy(&name).escape_debug().to_string();
-        if extension.sparse || kind == EntryType::GNUSparse {
+        let shown = member.shown();
+        let Member { kind, mode, length, name, link, sparse } = member;
+        if sparse {
             return Err(refused(&shown, Refusal::Sparse));
-        }
-        if extension.size.is_some_and(|size| size != length) {
-            return Err(PushError::Archive { why: format!("{shown}: its two lengths differ") });
         }
         let Some(path) = path_of(&name).map_err(|why| refused(&shown, Refusal::Name(why)))? else {
             return match kind {
@@ -166,7 +105,7 @@ impl Walk<'_> {
             EntryType::Regular | EntryType::Continuous => {
                 let (class, executable) = class_of(mode);
                 let class = if hidden { Class::Private } else { class };
-                self.regular(entry, length, path, class, executable, to)?;
+                self.regular(&mut content, length, path, class, executable, to)?;
                 directories.note_file(&self.entries);
                 Ok(())
             }
@@ -292,7 +231,7 @@ impl Walk<'_> {
         to: &Dir,
         directories: &Directories,
     ) -> Result<(), PushError> {
-        let shown = String::from_utf8_lossy(target).escape_debug().to_string();
+        let shown = shown(target);
         let first = path_of(target).ok().flatten();
         let first = first.and_then(|first| self.entries.get(*directories.files.get(&first)?)).cloned();
         let Some((first, Node::File { class, executable, len, .. })) =
@@ -302,21 +241,6 @@ impl Walk<'_> {
         };
         let mut file = to.open_file(&first).map_err(PushError::io("write the generation"))?;
         self.regular(&mut file, len, path, class, executable, to)
-    }
-}
-
-impl Extension {
-    fn pax(&mut self, bytes: &[u8]) -> Result<(), PushError> {
-        for extension in PaxExtensions::new(bytes) {
-            let extension = extension.map_err(broken)?;
-            match extension.key_bytes() {
-                b"path" => self.path = Some(extension.value_bytes().to_vec()),
-                b"linkpath" => self.link = Some(extension.value_bytes().to_vec()),
-                b"size" => self.size = extension.value().ok().and_then(|text| text.parse().ok()),
-                key => self.sparse |= key.starts_with(b"GNU.sparse."),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -335,33 +259,14 @@ fn path_of(name: &[u8]) -> Result<Option<RelPath>, crate::model::PathError> {
     }
 }
 
-fn read_extension<R: Read>(entry: &mut tar::Entry<'_, R>, length: u64) -> Result<Vec<u8>, PushError> {
-    if length > LARGEST_EXTENSION {
-        let why =
-            format!("an extension header of {length} bytes; {LARGEST_EXTENSION} are enough for any path");
-        return Err(PushError::Archive { why });
+impl From<Broken> for PushError {
+    fn from(Broken(why): Broken) -> PushError {
+        PushError::Archive { why }
     }
-    let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).map_err(broken)?;
-    Ok(bytes)
 }
 
-fn skip<R: Read>(entry: &mut tar::Entry<'_, R>, length: u64) -> Result<(), PushError> {
-    read_extension(entry, length).map(drop)
-}
-
-/// A long name ends with a zero byte.
-fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
-    if bytes.last() == Some(&0) {
-        bytes.pop();
-    }
-    bytes
-}
-
-/// The library quotes the stream in its messages as it is.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broken(error: std::io::Error) -> PushError {
-    PushError::Archive { why: error.to_string().escape_debug().to_string() }
+    Broken::from(error).into()
 }
 
 /// A name that is taken already, or whose way leads over something that is no directory.

@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// One thing in the store that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
-#[error("{path}: {what}")]
+#[error("{path}: {what}{}", also(shared))]
 pub struct Damage {
     /// the generation it belongs to; `None`: the store itself
     pub generation: Option<GenerationId>,
@@ -32,6 +32,13 @@ pub struct Damage {
     pub path: String,
     /// what is wrong with it
     pub what: String,
+    /// the other generations that have this very file, and so the same damage
+    pub shared: Vec<GenerationId>,
+}
+
+fn also(shared: &[GenerationId]) -> String {
+    let ids: Vec<String> = shared.iter().map(GenerationId::short).collect();
+    if ids.is_empty() { String::new() } else { format!(" (the same file is in {})", ids.join(", ")) }
 }
 
 /// Why a store cannot be opened, or a record of it not be read or written.
@@ -88,6 +95,7 @@ impl StoreError {
         path: impl Into<String>,
         what: &(impl ToString + ?Sized),
     ) -> StoreError {
-        StoreError::Damaged(Damage { generation, path: path.into(), what: what.to_string() })
+        let (path, what) = (path.into(), what.to_string());
+        StoreError::Damaged(Damage { generation, path, what, shared: Vec::new() })
     }
 }

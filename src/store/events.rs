@@ -10,7 +10,7 @@ use super::{lines, staging};
 use crate::fsx::{self, FsError};
 use crate::model::{Actor, Event, GenerationId, How, Mark, Request};
 
-const LARGEST_EVENT: u64 = 1 << 20;
+pub(super) const LARGEST_EVENT: u64 = 1 << 20;
 const LARGEST_STEPS: u64 = 256 << 20;
 
 /// An event before it has a number.

@@ -11,7 +11,7 @@ use super::open::{Store, Writer};
 use super::roots::{self, Ended, Facts, Kept, Reason, Running};
 use super::stack;
 use crate::fsx::{self, FsError, Lock};
-use crate::model::{GenerationId, LoadedKey, Mark, Retention, Verdict};
+use crate::model::{GenerationId, LoadedKey, Mark, Retention};
 
 /// So many are renamed aside under one hold of the store lock. Each keeps a descriptor open (a loader output
 /// two) until it is unlinked, and the usual limit is 1024; and nobody waits longer for the lock the more
@@ -130,9 +130,11 @@ impl Store {
                 }
             }
         }
-        let ended = ledger.finished.values().filter_map(|entry| {
+        // what was decided elsewhere says nothing of what is worth keeping here
+        let decided_here = ledger.finished.values().filter(|entry| entry.imported.is_none());
+        let ended = decided_here.filter_map(|entry| {
             let end = entry.end.as_ref()?;
-            let good = end.verdict == Verdict::Good;
+            let good = entry.proves_good();
             Some(Ended { target: entry.target, good, loaded: end.loaded, at: end.at })
         });
         let keys = self.part("loaded")?.names().map_err(StoreError::io("list the loader outputs"))?;

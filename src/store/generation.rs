@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::error::StoreError;
 use super::open::Store;
 use crate::fsx::{self, Lock};
-use crate::model::{Actor, ContentHash, GenerationId, Manifest, Node, PushRecord, RelPath, Tag, Verdict};
+use crate::model::{Actor, ContentHash, GenerationId, Manifest, Node, PushRecord, RelPath, Tag};
 
 pub(super) const LARGEST_MANIFEST: u64 = 1 << 30;
 /// The most that [`Store::read_file`] reads; for configuration texts, not for data.
@@ -52,12 +52,8 @@ impl Store {
     /// Every generation, the last pushed last. A damaged pointer or record hides none of them.
     pub fn list(&self) -> Result<Vec<Listed>, StoreError> {
         let ledger = self.ledger()?;
-        let good: HashSet<GenerationId> = ledger
-            .finished
-            .values()
-            .filter(|entry| entry.end.as_ref().is_some_and(|end| end.verdict == Verdict::Good))
-            .map(|entry| entry.target)
-            .collect();
+        let good: HashSet<GenerationId> =
+            ledger.finished.values().filter(|entry| entry.proves_good()).map(|entry| entry.target).collect();
         let current = self.current().ok().flatten();
         let rejected = self.rejected_ids()?;
         let mut tags: BTreeMap<GenerationId, Vec<Tag>> = BTreeMap::new();

@@ -12,9 +12,11 @@ use super::error::StoreError;
 use super::lines;
 use super::open::{Store, Writer, not_older};
 use crate::fsx::{self, FsError, Lock};
-use crate::model::{Actor, Event, GenerationId, LoadedKey, Outcome, PushRecord, Request, Stage, Verdict};
+use crate::model::{
+    Actor, Event, GenerationId, ImportedEvent, LoadedKey, Outcome, PushRecord, Request, Stage, Verdict,
+};
 
-const LONGEST: u64 = 1 << 30;
+pub(super) const LONGEST: u64 = 1 << 30;
 /// The most characters of a message or reason that a line of the history holds.
 const WORDS: usize = 2000;
 
@@ -33,6 +35,25 @@ pub struct HistoryEntry {
     pub by: Actor,
     /// how it ended; `None`: not yet
     pub end: Option<End>,
+    /// where it was decided, if not here: then it proves nothing here
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Elsewhere>,
+}
+
+/// An event of another store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// the machine that decided
+    pub machine: String,
+    /// the event's number there
+    pub event: u64,
+}
+
+impl HistoryEntry {
+    /// Whether it has proven its target good on this machine.
+    pub(super) fn proves_good(&self) -> bool {
+        self.imported.is_none() && self.end.as_ref().is_some_and(|end| end.verdict == Verdict::Good)
+    }
 }
 
 /// How an event of the history ended: its outcome without the steps, the reason cut to a length.
@@ -75,6 +96,14 @@ pub(super) enum Record {
 }
 
 impl Record {
+    /// When what it tells of was over.
+    fn at(&self) -> Option<Timestamp> {
+        match self {
+            Record::Push(push) => Some(push.at),
+            Record::Event(entry) => entry.end.as_ref().map(|end| end.at),
+        }
+    }
+
     pub(super) fn of_push(id: GenerationId, record: &PushRecord) -> Record {
         Record::Push(PushLine {
             id,
@@ -95,15 +124,25 @@ impl Record {
             loaded: outcome.loaded,
             at: outcome.at,
         };
+        let imported = outcome.imported.as_ref();
+        let asked = imported.map(|imported| imported.asked).or(event.map(|event| event.at));
+        let by = imported.map(|imported| &imported.by).or(event.map(|event| &event.by));
+        let origin = |from: &ImportedEvent| Elsewhere { machine: outcome.machine.clone(), event: from.event };
         Record::Event(HistoryEntry {
             number: outcome.event,
             request: outcome.request,
             target: outcome.target,
-            asked: event.map_or(outcome.at, |event| event.at),
-            by: event.map(|event| event.by.clone()).unwrap_or_default(),
+            asked: asked.unwrap_or(outcome.at),
+            by: by.cloned().unwrap_or_default(),
             end: Some(end),
+            imported: imported.map(origin),
         })
     }
+}
+
+fn json(records: &[Record]) -> Vec<String> {
+    let json = |record| serde_json::to_string(record).expect("records have string keys only");
+    records.iter().map(json).collect()
 }
 
 fn shortened(text: &str) -> String {
@@ -132,7 +171,8 @@ impl Store {
         for number in ledger.pending {
             if let Some(event) = self.event(number)? {
                 let Event { request, target, at: asked, by, .. } = event;
-                entries.insert(number, HistoryEntry { number, request, target, asked, by, end: None });
+                let entry = HistoryEntry { number, request, target, asked, by, end: None, imported: None };
+                entries.insert(number, entry);
             }
         }
         Ok(entries.into_values().collect())
@@ -216,9 +256,16 @@ impl Writer {
     /// Appends one record. It is not flushed: what a power cut takes of the index, the first writer after it
     /// reads from what it tells of. The caller has held `_lock` since before that became visible: nobody takes
     /// the line for lost and adds it too.
-    pub(super) fn remember(&self, _lock: &Lock, record: &Record) -> Result<(), FsError> {
-        let json = serde_json::to_string(record).expect("records have string keys only");
-        lines::append(&self.root, "history", &[json], false)
+    pub(super) fn remember(&self, lock: &Lock, record: &Record) -> Result<(), FsError> {
+        self.remember_all(lock, std::slice::from_ref(record))
+    }
+
+    /// As [`Writer::remember`], for several at once.
+    pub(super) fn remember_all(&self, _lock: &Lock, records: &[Record]) -> Result<(), FsError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        lines::append(&self.root, "history", &json(records), false)
     }
 
     /// Whether a killed writer may have left the history without a line, from three `stat`s: every line is
@@ -248,10 +295,23 @@ impl Writer {
             // newer than all it tells of, whatever the clock of files says of writes in one tick
             return fsx::optional(self.root.touch("history")).map(drop).map_err(io);
         }
-        let json: Vec<String> = missing
-            .iter()
-            .map(|record| serde_json::to_string(record).expect("records have string keys only"))
-            .collect();
-        lines::append(&self.root, "history", &json, false).map_err(&io)
+        lines::append(&self.root, "history", &json(&missing), false).map_err(&io)
+    }
+
+    /// Writes the history anew: its sound lines as they are, and what the store knows besides, by time.
+    pub(super) fn rewrite_history(&self) -> Result<(), StoreError> {
+        let io = StoreError::io("repair the history");
+        let _lock = self.history_lock().map_err(&io)?;
+        let bytes = self.root.read("history", LONGEST).map_err(&io)?;
+        let at = |json: &str| serde_json::from_str::<Record>(json).ok().and_then(|record| record.at());
+        let mut records: Vec<(Option<Timestamp>, String)> =
+            lines::parse(&bytes).sound.into_iter().map(|json| (at(json), json.to_owned())).collect();
+        let missing = self.ledger()?.missing;
+        for (record, json) in missing.iter().zip(json(&missing)) {
+            let later = records.iter().position(|(at, _)| *at > record.at());
+            records.insert(later.unwrap_or(records.len()), (record.at(), json));
+        }
+        let text: String = records.iter().map(|(_, json)| lines::line(json)).collect();
+        self.root.replace_file("history", text.as_bytes(), 0o644).map_err(io)
     }
 }

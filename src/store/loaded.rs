@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::error::StoreError;
+use super::error::{Damage, StoreError};
 use super::open::{Store, Writer};
 use super::scan::{self, DIR_MODE, What};
 use super::staging::Staging;
@@ -14,6 +14,33 @@ impl Store {
     /// The absolute path of the loader output `key`, there or not.
     pub fn loaded_path(&self, key: LoadedKey) -> PathBuf {
         self.path().join(format!("loaded/{key}/tree"))
+    }
+
+    /// Everything in the loader outputs that is not as it was sealed.
+    pub(super) fn loaded_damage(&self) -> Result<Vec<Damage>, StoreError> {
+        let mut damages = Vec::new();
+        let names = self.part("loaded")?.names().map_err(StoreError::io("list the loader outputs"))?;
+        for key in names.iter().filter_map(|name| name.to_str()?.parse::<LoadedKey>().ok()) {
+            let place = format!("loaded/{key}");
+            let damage = |path: &str, what| {
+                let path = format!("{place}/{path}");
+                Damage { generation: None, path, what, shared: Vec::new() }
+            };
+            let read = self.root.read(format!("{place}/manifest"), generation::LARGEST_MANIFEST);
+            match fsx::optional(read)
+                .map_err(StoreError::io("read a manifest"))?
+                .as_deref()
+                .map(Manifest::parse)
+            {
+                Some(Ok(manifest)) => {
+                    let found = self.compare(&place, &manifest)?.into_iter();
+                    damages.extend(found.map(|(path, what)| damage(&format!("tree/{path}"), what)));
+                }
+                Some(Err(error)) => damages.push(damage("manifest", error.to_string())),
+                None => damages.push(damage("manifest", "it is missing".to_owned())),
+            }
+        }
+        Ok(damages)
     }
 
     /// Whether the loader output `key` is there, complete and as it was sealed.
@@ -36,6 +63,19 @@ impl Writer {
         Staging::new(&self.root).map_err(StoreError::io("make a directory for the loader's output"))
     }
 
+    /// Takes a damaged output away.
+    pub(super) fn remove_loaded(&self, key: &str) -> Result<(), StoreError> {
+        let io = StoreError::io("remove a damaged loader output");
+        let (loaded, tmp) = (self.part("loaded")?, self.part("tmp")?);
+        // under a name of its own in tmp/: what is left of it after a crash is garbage
+        let aside = format!("damaged-{}", fsx::unique());
+        if fsx::optional(loaded.rename(key, &tmp, &aside)).map_err(&io)?.is_some() {
+            loaded.sync().map_err(&io)?;
+            tmp.remove_tree(&aside).map_err(io)?;
+        }
+        Ok(())
+    }
+
     /// Makes what a loader wrote read-only and gives it its place under `key`, durably. Where an intact
     /// output with this key is there already, that one stays; a damaged one is replaced.
     ///
@@ -55,11 +95,7 @@ impl Writer {
             if self.loaded_intact(key)? {
                 return loaded.sync().map_err(io);
             }
-            // under a name of its own in tmp/: what is left of it after a crash is garbage
-            let aside = format!("damaged-{}", fsx::unique());
-            let tmp = self.part("tmp")?;
-            loaded.rename(&name, &tmp, &aside).map_err(&io)?;
-            tmp.remove_tree(&aside).map_err(&io)?;
+            self.remove_loaded(&name)?;
         }
         // `false`: somebody sealed the same key just now
         staging.publish(&loaded, &name).map(|_| ()).map_err(io)

@@ -7,7 +7,7 @@ use super::open::{Store, Writer};
 use crate::fsx;
 use crate::model::Outcome;
 
-const LARGEST: u64 = 64 << 20;
+pub(super) const LARGEST: u64 = 64 << 20;
 
 impl Store {
     /// The outcome of event `number`; `None` where it has none yet.

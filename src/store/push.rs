@@ -75,6 +75,10 @@ impl Scratch {
         &self.manifest
     }
 
+    pub(super) fn tree(&self) -> Result<Dir, FsError> {
+        self.staging.dir().dir("tree")
+    }
+
     /// The content of the file `path`, at most `limit` bytes.
     pub fn read(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, StoreError> {
         let tree = self.staging.dir().dir("tree");

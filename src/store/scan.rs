@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use super::content::hash_rest;
+use super::shared::Known;
 use crate::fsx::{Dir, EntryKind, FsError, Meta};
 use crate::model::{Class, ContentHash, Node, RelPath};
 
@@ -51,30 +52,44 @@ const AT_ONCE: u64 = 128 * 1024;
 /// # Errors
 /// Missing rights. What a broken disk does not give is [`What::Unreadable`].
 pub(super) fn scan(tree: &Dir) -> Result<Vec<Found>, FsError> {
+    scan_knowing(tree, &mut Known::default())
+}
+
+/// As [`scan`], reading no inode that is `known`.
+pub(super) fn scan_knowing(tree: &Dir, known: &mut Known) -> Result<Vec<Found>, FsError> {
     let (mut found, mut files) = (Vec::new(), Vec::new());
     beneath(tree, None, &mut found, &mut files)?;
-    if files.len() < WORTH_A_THREAD {
-        found.extend(read_all(tree, &files)?);
+    let read = if files.len() < WORTH_A_THREAD {
+        read_all(tree, &files, known)?
     } else {
         // two threads hash as fast as the page cache gives on the machines measured
         let (one, other) = files.split_at(files.len() / 2);
+        let known = &*known;
         let (one, other) = std::thread::scope(|scope| {
-            let one = scope.spawn(|| read_all(tree, one));
-            let other = read_all(tree, other);
+            let one = scope.spawn(|| read_all(tree, one, known));
+            let other = read_all(tree, other, known);
             (one.join().expect("reading does not panic"), other)
         });
-        found.extend(one?);
-        found.extend(other?);
+        let mut read = one?;
+        read.extend(other?);
+        read
+    };
+    for file in &read {
+        if let What::File(hash) = file.what {
+            known.learn(&file.meta, hash);
+        }
     }
+    found.extend(read);
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
 
-fn read_all(tree: &Dir, files: &[RelPath]) -> Result<Vec<Found>, FsError> {
+fn read_all(tree: &Dir, files: &[RelPath], known: &Known) -> Result<Vec<Found>, FsError> {
     let mut buffer = Vec::new();
     let read = |path: &RelPath| {
         let (mut file, meta) = tree.open_file_meta(path)?;
         let hash = match meta.len {
+            _ if let Some(hash) = known.hash(&meta) => Ok(hash),
             0..=AT_ONCE => hash_small(&mut file, meta.len, &mut buffer),
             _ => hash_rest(&mut file, &mut buffer).map(|(_, hash)| hash),
         };

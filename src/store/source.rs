@@ -13,7 +13,7 @@ use crate::model::{Class, ContentHash, Entry, Limits, Manifest, Node, RelPath};
 /// Up to this length a file is read whole, then hashed, then linked or written.
 pub(super) const SMALL: u64 = 1 << 20;
 /// ext4 ends at 65,000 names for one file; well below it leaves room for others.
-const MOST_LINKS: u64 = 60_000;
+pub(super) const MOST_LINKS: u64 = 60_000;
 
 /// The generation that unchanged files are linked from.
 pub(super) struct Parent {

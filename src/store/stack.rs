@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::error::StoreError;
 use super::history::HistoryEntry;
 use super::open::Store;
-use crate::model::{GenerationId, Request, Verdict};
+use crate::model::{GenerationId, Request};
 
 impl Store {
     /// The good generations that are there, the last good one last.
@@ -31,11 +31,11 @@ pub(super) fn standing(mut stack: Vec<GenerationId>, there: &HashSet<GenerationI
 ///
 /// A good activate (or cold start) puts its target on top, unless it is there. A good rollback goes back
 /// to its target: what is above it leaves; a target that is not on the stack takes the place of the top.
-/// Every other verdict proves nothing.
+/// Every other verdict proves nothing, nor does one of another machine.
 pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
     let mut stack: Vec<GenerationId> = Vec::new();
     for entry in finished {
-        if entry.end.as_ref().is_none_or(|end| end.verdict != Verdict::Good) {
+        if !entry.proves_good() {
             continue;
         }
         match entry.request {
@@ -61,22 +61,22 @@ pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Stage};
-    use crate::store::history::End;
+    use crate::model::{Actor, Stage, Verdict};
+    use crate::store::history::{Elsewhere, End};
 
     fn id(name: u8) -> GenerationId {
         GenerationId::of(&[name])
     }
 
     /// Events in words: `+a` good activate, `-a` good rollback, `!a` failed, `*a` start, `>a` pointer-only,
-    /// `?a` unconfirmed, `=a` confirm, `~a` restart.
+    /// `?a` unconfirmed, `=a` confirm, `~a` restart, `^a` good elsewhere.
     fn after(words: &str) -> Vec<GenerationId> {
         let entries: Vec<HistoryEntry> = words
             .split_whitespace()
             .enumerate()
             .map(|(number, word)| {
                 let (request, verdict) = match word.as_bytes()[0] {
-                    b'+' => (Request::Activate, Verdict::Good),
+                    b'+' | b'^' => (Request::Activate, Verdict::Good),
                     b'-' => (Request::Rollback, Verdict::Good),
                     b'*' => (Request::Start, Verdict::Good),
                     b'>' => (Request::Activate, Verdict::PointerOnly),
@@ -101,6 +101,7 @@ mod tests {
                     asked: end.at,
                     by: Actor::default(),
                     end: Some(end),
+                    imported: word.starts_with('^').then(|| Elsewhere { machine: "m".to_owned(), event: 1 }),
                 }
             })
             .collect();
@@ -138,6 +139,8 @@ mod tests {
             ("+a ?b =b", "ab"),
             ("+a ?b -a", "a"),
             ("+a ~b", "a"),
+            ("^a", ""),
+            ("+a ^b +c ^a", "ac"),
         ] {
             let expected: Vec<_> = expected.bytes().map(id).collect();
             assert_eq!(after(words), expected, "{words}");

@@ -64,14 +64,30 @@ impl Staging {
         }
     }
 
-    /// Takes the place of `name` in `to`, durably, in one step; what was there is removed.
+    /// Takes the place of `name` in `to`, durably, in one step. What was there is removed; where somebody leases
+    /// it, by the first writer after that.
     pub(super) fn replace(mut self, to: &Dir, name: &str) -> Result<(), FsError> {
         self.tmp.exchange(&self.name, to, name)?;
         self.lock = None;
         to.sync()?;
         // a failure leaves garbage, which the next writer removes
-        let _ = self.tmp.remove_tree(&self.name);
+        if let Ok(Some(_lock)) = Lock::try_dir(&self.tmp.path().join(&self.name)) {
+            let _ = self.tmp.remove_tree(&self.name);
+        }
         Ok(())
+    }
+
+    /// The directory `name` in this staging, as a staging of its own.
+    pub(super) fn split(&self, name: &str) -> Result<Staging, FsError> {
+        let within = self.dir.path().join(name);
+        // held before it has a name that a cleaner looks at; here nobody else does
+        let lock = Lock::try_dir(&within)?;
+        let tmp = Dir::open(self.tmp.path())?;
+        let dir = self.dir.dir(name)?;
+        let own = fsx::unique();
+        self.dir.rename_new(name, &tmp, &own)?;
+        let tree = tmp.path().join(&own).join("tree");
+        Ok(Staging { tmp, name: own, dir, tree, lock })
     }
 }
 

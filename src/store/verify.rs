@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::error::{Damage, StoreError};
 use super::open::{DIRECTORIES, Store};
-use super::{links, scan};
+use super::shared::Known;
+use super::{history, lines, links, scan};
 use crate::fsx;
-use crate::model::{GenerationId, Manifest, RelPath};
+use crate::model::{GenerationId, Manifest, RelPath, Tag};
 
 impl Store {
     /// Everything in one generation, or in all of them, the pointer and the records, that is not as it was
@@ -17,30 +18,26 @@ impl Store {
     /// The store cannot be read, for lack of rights for example: nothing is said about damage then.
     pub fn verify(&self, id: Option<GenerationId>) -> Result<Vec<Damage>, StoreError> {
         if let Some(id) = id {
-            return self.verify_one(id);
+            let mut damages = self.verify_one(id, &mut Known::default())?;
+            self.name_sharers(&mut damages)?;
+            return Ok(damages);
         }
         let mut damages = Vec::new();
-        if let Err(error) = self.current() {
-            damages.push(into_damage(error.into())?);
-        }
         for part in DIRECTORIES {
             if let Err(error) = self.part(part) {
                 damages.push(into_damage(error)?);
             }
         }
-        if !damages.is_empty() {
+        let whole = damages.is_empty();
+        if let Err(error) = self.current() {
+            damages.push(into_damage(error.into())?);
+        }
+        if !whole {
             return Ok(damages);
         }
-        let records = [
-            self.history().map(drop),
-            self.tags().map(drop),
-            self.outcomes().map(drop),
-            self.frozen().map(drop),
-            self.rejections().map(drop),
-        ];
-        for error in records.into_iter().filter_map(Result::err) {
-            damages.push(into_damage(error)?);
-        }
+        self.verify_records(&mut damages)?;
+        let mut known = Known::default();
+        let mut of_generations = Vec::new();
         for id in self.generation_ids()? {
             let _lease = match self.lease(id) {
                 Ok(lease) => Some(lease),
@@ -48,9 +45,41 @@ impl Store {
                 Err(StoreError::NoSuchGeneration { .. } | StoreError::Leaving { .. }) => continue,
                 Err(_) => None,
             };
-            damages.extend(self.verify_one(id)?);
+            of_generations.extend(self.verify_one(id, &mut known)?);
         }
+        damages.extend(self.once_each(of_generations));
+        damages.extend(self.loaded_damage()?);
         Ok(damages)
+    }
+
+    /// The history, tags, events and outcomes.
+    fn verify_records(&self, damages: &mut Vec<Damage>) -> Result<(), StoreError> {
+        let io = StoreError::io("read the history");
+        let history =
+            fsx::optional(self.root.read("history", history::LONGEST)).map_err(io)?.unwrap_or_default();
+        let mut errors = Vec::new();
+        if let Some(line) = lines::parse(&history).damaged {
+            let what = format!("line {line} is not as it was written");
+            errors.push(StoreError::damaged(None, "history", &what));
+        }
+        for name in self.part("tags")?.names().map_err(StoreError::io("list the tags"))? {
+            if let Some(tag) = name.to_str().and_then(|name| name.parse::<Tag>().ok()) {
+                errors.extend(self.tagged(&tag).err());
+            }
+        }
+        for number in self.event_files()?.into_keys() {
+            errors.extend(self.event(number).err());
+            errors.extend(self.marks(number).err());
+            errors.extend(self.outcome(number).err());
+        }
+        errors.extend(self.frozen().err());
+        for id in self.rejected_ids()? {
+            errors.extend(self.rejected(id).err());
+        }
+        for error in errors {
+            damages.push(into_damage(error)?);
+        }
+        Ok(())
     }
 
     /// Whether generation `id` is there and complete, every byte of it.
@@ -58,13 +87,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSuchGeneration`], [`StoreError::Damaged`] with the first damaged path.
     pub fn check_intact(&self, id: GenerationId) -> Result<(), StoreError> {
-        match self.verify_one(id)?.into_iter().next() {
+        self.check_intact_knowing(id, &mut Known::default())
+    }
+
+    /// As [`Store::check_intact`], reading no inode that is `known`.
+    pub(super) fn check_intact_knowing(&self, id: GenerationId, known: &mut Known) -> Result<(), StoreError> {
+        match self.verify_one(id, known)?.into_iter().next() {
             None => Ok(()),
             Some(damage) => Err(StoreError::Damaged(damage)),
         }
     }
 
-    fn verify_one(&self, id: GenerationId) -> Result<Vec<Damage>, StoreError> {
+    fn verify_one(&self, id: GenerationId, known: &mut Known) -> Result<Vec<Damage>, StoreError> {
         let place = format!("generations/{id}");
         let manifest = match self.manifest(id) {
             Ok(manifest) => manifest,
@@ -74,8 +108,10 @@ impl Store {
         if let Err(error) = self.push_record(id) {
             damages.push(into_damage(error)?);
         }
-        let damage =
-            |path: &str, what: String| Damage { generation: Some(id), path: format!("{place}/{path}"), what };
+        let damage = |path: &str, what: String| {
+            let path = format!("{place}/{path}");
+            Damage { generation: Some(id), path, what, shared: Vec::new() }
+        };
         if let Some((path, target)) = links::first_leaving(&manifest) {
             damages
                 .push(damage(&format!("tree/{path}"), format!("it leads out of the generation: {target}")));
@@ -87,7 +123,7 @@ impl Store {
             }
         }
         damages.extend(
-            self.compare(&place, &manifest)?
+            self.compare_knowing(&place, &manifest, known)?
                 .into_iter()
                 .map(|(path, what)| damage(&format!("tree/{path}"), what)),
         );
@@ -100,15 +136,26 @@ impl Store {
         place: &str,
         manifest: &Manifest,
     ) -> Result<Vec<(String, String)>, StoreError> {
+        self.compare_knowing(place, manifest, &mut Known::default())
+    }
+
+    fn compare_knowing(
+        &self,
+        place: &str,
+        manifest: &Manifest,
+        known: &mut Known,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let io = StoreError::io("verify a tree");
         let owner = self.root.own_meta().map_err(&io)?.uid;
         let name = format!("{place}/tree");
-        let Some(tree) = fsx::optional(self.root.dir(&name)).map_err(&io)? else {
-            return Ok(vec![(String::new(), "it is missing".to_owned())]);
+        let tree = match fsx::optional(self.root.meta(&name)).map_err(&io)?.map(|meta| meta.kind) {
+            Some(fsx::EntryKind::Dir) => self.root.dir(&name).map_err(&io)?,
+            Some(_) => return Ok(vec![(String::new(), "it is no directory".to_owned())]),
+            None => return Ok(vec![(String::new(), "it is missing".to_owned())]),
         };
         let mut missing: BTreeSet<&RelPath> = manifest.iter().map(|(path, _)| path).collect();
         let mut damages = Vec::new();
-        for found in scan::scan(&tree).map_err(&io)? {
+        for found in scan::scan_knowing(&tree, known).map_err(&io)? {
             let path = match &found.path {
                 Ok(path) => path,
                 Err(shown) => {
