@@ -129,11 +129,12 @@ SHORT = 3
 
 
 def write_sources(directory, seed):
-    """Two generations of 200 files of which every second one changes, one that is only pushed, and one to come after."""
+    """Two of 200 files, of which every second one changes; one that is only pushed, and one to come after all."""
     made = random.Random(seed)
     old = {f"part{n % 7}/sub{n % 3}/file{n}": made.randbytes(made.randrange(1, 12_000)) for n in range(200)}
-    new = {path: made.randbytes(made.randrange(1, 12_000)) if n % 2 else data for n, (path, data) in enumerate(old.items())}
-    few = {path: data for n, (path, data) in enumerate(new.items()) if n < 10}
+    changed = {path: made.randbytes(made.randrange(1, 12_000)) for path in list(old)[::2]}
+    new = {**old, **changed}
+    few = {path: new[path] for path in list(new)[:10]}
     # a large one takes its own way through a push, and an empty one has nothing to be flushed
     for files in (old, new, few):
         files["large"] = made.randbytes(700_000)
@@ -180,11 +181,13 @@ class Judge:
         for id in os.listdir(os.path.join(store, "generations")):
             if id not in self.names:
                 raise Broken("a generation that nobody pushed")
-            pushed, found = os.path.join(self.program.sources, self.names[id]), os.path.join(store, "generations", id, "tree")
+            pushed = os.path.join(self.program.sources, self.names[id])
+            found = os.path.join(store, "generations", id, "tree")
             diff = subprocess.run(["diff", "-rq", "--no-dereference", pushed, found], capture_output=True, text=True)
             if diff.returncode != 0:
                 said = (diff.stdout + diff.stderr).replace(pushed, "pushed").replace(found, "found")
-                raise Broken(f"generation {self.name(id)} is torn: {said.splitlines()[0]}")
+                first = said.partition("\n")[0]
+                raise Broken(f"generation {self.name(id)} is torn: {first or f'diff ends with {diff.returncode}'}")
         self.verify(store)
 
     def verify(self, store):
@@ -237,7 +240,8 @@ def named(store):
     except OSError as e:
         raise Broken(f"`current` cannot be read: {os.strerror(e.errno)}") from e
     parts = text.split("/")
-    if len(parts) != 3 or parts[0] != "generations" or parts[2] != "tree" or not os.path.isdir(os.path.join(store, text)):
+    resolves = os.path.isdir(os.path.join(store, text))
+    if not resolves or len(parts) != 3 or parts[0] != "generations" or parts[2] != "tree":
         raise Broken(f"`current` dangles: {text}")
     return parts[1]
 
