@@ -2,16 +2,31 @@
 
 use std::path::Path;
 
+use crate::fsx::Lock;
 use crate::manager::Service;
+use crate::model::GenerationId;
+use crate::store::StoreError;
 use crate::supervise;
 
 use super::exit::{Exit, Failure};
 use super::inspect::resolve;
 
+/// Resolves the reference and holds what it names. What left the store in between is not what the reference
+/// names any more: then it is resolved again.
+fn lease(reference: &str, service: &Service) -> Result<(GenerationId, Lock), Failure> {
+    loop {
+        let id = resolve(service, reference)?;
+        match service.store.lease(id) {
+            Ok(lease) => return Ok((id, lease)),
+            Err(StoreError::NoSuchGeneration { .. }) if resolve(service, reference)? != id => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Becomes the command, which reads all its files from one generation. Returns only on failure.
 pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Result<Exit, Failure> {
-    let id = resolve(service, reference)?;
-    let lease = service.store.lease(id)?;
+    let (id, lease) = lease(reference, service)?;
     let config = service.store.tree_path(id);
     let mount =
         service.pipeline(id, &service.store.manifest(id)?)?.pipeline.and_then(|pipeline| pipeline.mount);
