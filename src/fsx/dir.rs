@@ -193,6 +193,19 @@ impl Dir {
         Ok(names)
     }
 
+    /// Calls `each` with every name in this directory, in no order, without `.` and `..`.
+    pub fn for_each_name(&self, mut each: impl FnMut(&[u8])) -> Result<(), FsError> {
+        let error = |e| FsError::new("list", &self.path, e);
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => each(name),
+            }
+        }
+        Ok(())
+    }
+
     /// The names in this directory as [`Dir::names`], each with its kind; one `stat` only where the
     /// file system does not tell the kind in its listing.
     pub fn entries(&self) -> Result<Vec<(OsString, EntryKind)>, FsError> {

@@ -144,18 +144,25 @@ impl Store {
 
     /// Every event number and which files it has.
     pub(super) fn event_files(&self) -> Result<BTreeMap<u64, EventFiles>, StoreError> {
-        let mut files: BTreeMap<u64, EventFiles> = BTreeMap::new();
-        for name in self.part("events")?.names().map_err(StoreError::io("list the events"))? {
-            let Some((number, rest)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
-            let Ok(number) = number.parse::<u64>() else { continue };
-            let entry = files.entry(number).or_default();
-            match rest {
-                "json" => entry.event = true,
-                "outcome.json" => entry.outcome = true,
-                _ => {} // steps: the number counts, nothing else
-            }
+        let mut files: Vec<(u64, EventFiles)> = Vec::new();
+        let each = |name: &[u8]| {
+            let Some((number, rest)) = std::str::from_utf8(name).ok().and_then(|name| name.split_once('.'))
+            else {
+                return;
+            };
+            let Ok(number) = number.parse::<u64>() else { return };
+            // steps: the number counts, nothing else
+            files.push((number, EventFiles { event: rest == "json", outcome: rest == "outcome.json" }));
+        };
+        self.part("events")?.for_each_name(each).map_err(StoreError::io("list the events"))?;
+        files.sort_unstable_by_key(|(number, _)| *number);
+        let mut by_number: BTreeMap<u64, EventFiles> = BTreeMap::new();
+        for (number, file) in files {
+            let all = by_number.entry(number).or_default();
+            all.event |= file.event;
+            all.outcome |= file.outcome;
         }
-        Ok(files)
+        Ok(by_number)
     }
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::aside::{Aside, Freed, Locked, Victim};
+use super::brief::Decided;
 use super::error::StoreError;
 use super::open::{Store, Writer};
 use super::roots::{self, Ended, Facts, Kept, Reason, Running};
@@ -145,7 +146,7 @@ impl Store {
             pending,
             running: (policy.running)().map_err(StoreError::io("find out what runs"))?,
             ended: ended.collect(),
-            stack: stack::standing(stack::stack(ledger.finished.values()), &ledger.there),
+            stack: stack::standing(stack::stack(ledger.finished.values().map(Decided::from)), &ledger.there),
             retention: policy.retention,
             now: policy.now,
         };

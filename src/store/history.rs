@@ -290,11 +290,11 @@ impl Writer {
     /// The same, for a caller who knows that nobody else writes to the history.
     pub(super) fn append_missing(&self) -> Result<(), StoreError> {
         let io = StoreError::io("complete the history");
-        let missing = self.ledger()?.missing;
-        if missing.is_empty() {
+        if !self.brief()?.lacks {
             // newer than all it tells of, whatever the clock of files says of writes in one tick
             return fsx::optional(self.root.touch("history")).map(drop).map_err(io);
         }
+        let missing = self.ledger()?.missing;
         lines::append(&self.root, "history", &json(&missing), false).map_err(&io)
     }
 

@@ -8,6 +8,7 @@ mod archive;
 mod arrival;
 mod aside;
 mod assembly;
+mod brief;
 mod bundle;
 mod content;
 mod error;

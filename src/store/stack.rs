@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
+use super::brief::Decided;
 use super::error::StoreError;
-use super::history::HistoryEntry;
 use super::open::Store;
 use crate::model::{GenerationId, Request};
 
 impl Store {
     /// The good generations that are there, the last good one last.
     pub fn good_stack(&self) -> Result<Vec<GenerationId>, StoreError> {
-        let ledger = self.ledger()?;
-        Ok(standing(stack(ledger.finished.values()), &ledger.there))
+        let brief = self.brief()?;
+        Ok(standing(stack(brief.decided.into_values()), &brief.there))
     }
 
     /// The generation that was last proven good, if any ever was.
@@ -27,30 +27,27 @@ pub(super) fn standing(mut stack: Vec<GenerationId>, there: &HashSet<GenerationI
     stack
 }
 
-/// The good generations, the last good one on top (at the end), from every finished event by number.
+/// The good generations, the last good one on top (at the end), from every finished event in their order.
 ///
 /// A good activate (or cold start) puts its target on top, unless it is there. A good rollback goes back
 /// to its target: what is above it leaves; a target that is not on the stack takes the place of the top.
 /// Every other verdict proves nothing, nor does one of another machine.
-pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) -> Vec<GenerationId> {
+pub(super) fn stack(decided: impl IntoIterator<Item = Decided>) -> Vec<GenerationId> {
     let mut stack: Vec<GenerationId> = Vec::new();
-    for entry in finished {
-        if !entry.proves_good() {
-            continue;
-        }
-        match entry.request {
+    for Decided { request, target, .. } in decided.into_iter().filter(|decided| decided.good) {
+        match request {
             Request::Activate | Request::Start | Request::Confirm => {
-                if stack.last() != Some(&entry.target) {
-                    stack.push(entry.target);
+                if stack.last() != Some(&target) {
+                    stack.push(target);
                 }
             }
             // says something of its workers, nothing of the generation
             Request::Restart => {}
-            Request::Rollback => match stack.iter().rposition(|id| *id == entry.target) {
+            Request::Rollback => match stack.iter().rposition(|id| *id == target) {
                 Some(at) => stack.truncate(at + 1),
                 None => {
                     stack.pop();
-                    stack.push(entry.target);
+                    stack.push(target);
                 }
             },
         }
@@ -61,8 +58,6 @@ pub(super) fn stack<'a>(finished: impl IntoIterator<Item = &'a HistoryEntry>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Stage, Verdict};
-    use crate::store::history::{Elsewhere, End};
 
     fn id(name: u8) -> GenerationId {
         GenerationId::of(&[name])
@@ -71,41 +66,20 @@ mod tests {
     /// Events in words: `+a` good activate, `-a` good rollback, `!a` failed, `*a` start, `>a` pointer-only,
     /// `?a` unconfirmed, `=a` confirm, `~a` restart, `^a` good elsewhere.
     fn after(words: &str) -> Vec<GenerationId> {
-        let entries: Vec<HistoryEntry> = words
-            .split_whitespace()
-            .enumerate()
-            .map(|(number, word)| {
-                let (request, verdict) = match word.as_bytes()[0] {
-                    b'+' | b'^' => (Request::Activate, Verdict::Good),
-                    b'-' => (Request::Rollback, Verdict::Good),
-                    b'*' => (Request::Start, Verdict::Good),
-                    b'>' => (Request::Activate, Verdict::PointerOnly),
-                    b'?' => (Request::Activate, Verdict::Unconfirmed),
-                    b'=' => (Request::Confirm, Verdict::Good),
-                    b'~' => (Request::Restart, Verdict::Good),
-                    _ => (Request::Rollback, Verdict::Reverted),
-                };
-                let end = End {
-                    verdict,
-                    stage: Stage::Swing,
-                    changed: true,
-                    reason: String::new(),
-                    serving: None,
-                    loaded: None,
-                    at: jiff::Timestamp::UNIX_EPOCH,
-                };
-                HistoryEntry {
-                    number: number as u64,
-                    request,
-                    target: id(word.as_bytes()[1]),
-                    asked: end.at,
-                    by: Actor::default(),
-                    end: Some(end),
-                    imported: word.starts_with('^').then(|| Elsewhere { machine: "m".to_owned(), event: 1 }),
-                }
-            })
-            .collect();
-        stack(&entries)
+        let decided = words.split_whitespace().map(|word| {
+            let (request, good) = match word.as_bytes()[0] {
+                b'+' => (Request::Activate, true),
+                b'-' => (Request::Rollback, true),
+                b'*' => (Request::Start, true),
+                b'=' => (Request::Confirm, true),
+                b'~' => (Request::Restart, true),
+                // pointer-only, unconfirmed, elsewhere
+                b'>' | b'?' | b'^' => (Request::Activate, false),
+                _ => (Request::Rollback, false),
+            };
+            Decided { request, target: id(word.as_bytes()[1]), good }
+        });
+        stack(decided)
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! The history in a few words: what the deciding needs of it, read without making everything else of it.
+//! [`super::history`] has the whole.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::error::StoreError;
+use super::history::{HistoryEntry, LONGEST};
+use super::lines;
+use super::open::Store;
+use crate::fsx;
+use crate::model::{GenerationId, Outcome, Request, Verdict};
+
+/// What a finished event came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decided {
+    pub(super) request: Request,
+    pub(super) target: GenerationId,
+    /// whether it has proven its target good on this machine
+    pub(super) good: bool,
+}
+
+/// The history, completed from what lies in the store.
+pub(super) struct Brief {
+    /// every finished event by number
+    pub(super) decided: BTreeMap<u64, Decided>,
+    /// every generation that is there, damaged ones too
+    pub(super) there: HashSet<GenerationId>,
+    /// whether the file lacks the line of an outcome or of a generation
+    pub(super) lacks: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Push(PushLine),
+    Event(EventLine),
+}
+
+#[derive(Deserialize)]
+struct PushLine {
+    id: GenerationId,
+}
+
+#[derive(Deserialize)]
+struct EventLine {
+    number: u64,
+    request: Request,
+    target: GenerationId,
+    end: Option<EndLine>,
+    imported: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct EndLine {
+    verdict: Verdict,
+}
+
+impl From<EventLine> for Decided {
+    fn from(line: EventLine) -> Decided {
+        let good = line.imported.is_none() && line.end.is_some_and(|end| end.verdict == Verdict::Good);
+        Decided { request: line.request, target: line.target, good }
+    }
+}
+
+impl From<&HistoryEntry> for Decided {
+    fn from(entry: &HistoryEntry) -> Decided {
+        Decided { request: entry.request, target: entry.target, good: entry.proves_good() }
+    }
+}
+
+impl From<&Outcome> for Decided {
+    fn from(outcome: &Outcome) -> Decided {
+        let good = outcome.imported.is_none() && outcome.verdict == Verdict::Good;
+        Decided { request: outcome.request, target: outcome.target, good }
+    }
+}
+
+impl Store {
+    /// Reads it.
+    pub(super) fn brief(&self) -> Result<Brief, StoreError> {
+        let io = StoreError::io("read the history");
+        let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(io)?.unwrap_or_default();
+        let there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
+        let mut listed = HashSet::new();
+        let mut decided = BTreeMap::new();
+        for json in lines::parse(&bytes).sound {
+            // a line of a newer program that this one cannot read stands for nothing here
+            match serde_json::from_str(json) {
+                Ok(Line::Push(push)) => drop(listed.insert(push.id)),
+                Ok(Line::Event(event)) => drop(decided.insert(event.number, Decided::from(event))),
+                Err(_) => {}
+            }
+        }
+        let mut lacks = !there.is_subset(&listed);
+        for (number, files) in self.event_files()? {
+            if files.outcome
+                && !decided.contains_key(&number)
+                && let Some(outcome) = self.outcome(number)?
+            {
+                lacks = true;
+                decided.insert(number, Decided::from(&outcome));
+            }
+        }
+        Ok(Brief { decided, there, lacks })
+    }
+}
