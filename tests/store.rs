@@ -91,6 +91,7 @@ fn options() -> PushOptions<'static> {
         inspected: "pipeline",
         inspect: &|_| Ok(None),
         limits: Limits::default(),
+        observe: &|_| {},
     }
 }
 

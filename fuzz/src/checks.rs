@@ -272,6 +272,7 @@ fn options() -> PushOptions<'static> {
         inspected: "pointsman.yaml",
         inspect: &inspect,
         limits: Limits { entries: 64, bytes: 3 << 20, depth: 6 },
+        observe: &|_| {},
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::manager::Service;
 use crate::model::Tag;
-use crate::store::Listed;
+use crate::store::{HistoryEntry, Listed};
 
 use super::exit::{Exit, Failure};
 use super::output::{Output, first_line, when};
@@ -26,7 +26,7 @@ pub(super) fn generations(
     }
     let tags = |tags: &[Tag]| tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let width = generations.iter().map(|generation| tags(&generation.tags).len()).max().unwrap_or_default();
-    for generation in generations {
+    let line = |generation: Listed| {
         let mark = if generation.current { "@" } else { " " };
         let good = match generation {
             Listed { rejected: true, .. } => "left",
@@ -36,8 +36,10 @@ pub(super) fn generations(
         let id = &generation.id.to_string()[..12];
         let (at, tags) = (when(generation.at), tags(&generation.tags));
         let message = generation.message.as_deref().map(first_line).unwrap_or_default();
-        output.line(format!("{mark} {id}  {at}  {good:<4}  {tags:<width$}  {message}").trim_end());
-    }
+        format!("{mark} {id}  {at}  {good:<4}  {tags:<width$}  {message}").trim_end().to_owned()
+    };
+    let lines: Vec<String> = generations.into_iter().map(line).collect();
+    output.lines(&lines);
     Ok(Exit::Done)
 }
 
@@ -52,7 +54,7 @@ pub(super) fn history(service: &Service, limit: Option<usize>, output: &mut Outp
         output.object(&json!({ "events": entries }));
         return Ok(Exit::Done);
     }
-    for entry in entries {
+    let line = |entry: HistoryEntry| {
         let at = when(entry.asked);
         let request = format!("{:?}", entry.request).to_lowercase();
         let (verdict, reason) = match &entry.end {
@@ -62,9 +64,10 @@ pub(super) fn history(service: &Service, limit: Option<usize>, output: &mut Outp
         let target = entry.target.short();
         let from = entry.imported.map(|from| format!("[event {} of {}] ", from.event, from.machine));
         let (number, from) = (entry.number, from.unwrap_or_default());
-        output.line(
-            format!("{number:>4}  {at}  {request:<9} {target}  {verdict:<12}  {from}{reason}").trim_end(),
-        );
-    }
+        let line = format!("{number:>4}  {at}  {request:<9} {target}  {verdict:<12}  {from}{reason}");
+        line.trim_end().to_owned()
+    };
+    let lines: Vec<String> = entries.into_iter().map(line).collect();
+    output.lines(&lines);
     Ok(Exit::Done)
 }

@@ -39,6 +39,13 @@ impl Output {
         self.bytes(format!("{}\n", text.as_ref()).as_bytes());
     }
 
+    /// Lines of the result, in one write.
+    pub(super) fn lines(&mut self, lines: &[String]) {
+        if !lines.is_empty() {
+            self.line(lines.join("\n"));
+        }
+    }
+
     /// Bytes of the result, as they are.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();

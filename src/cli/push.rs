@@ -11,6 +11,7 @@ use super::args::PushFlags;
 use super::exit::{Exit, Failure, of_push};
 use super::output::Output;
 use super::place::Environment;
+use super::progress::ProgressLine;
 
 pub(super) fn run(
     flags: &PushFlags,
@@ -64,14 +65,18 @@ pub(super) fn push(
         meta,
         parent: None,
     };
+    let line = ProgressLine::new();
     let options = PushOptions {
         record,
         copy_links: flags.copy_links,
         inspected: PIPELINE_FILE,
         inspect: &inspect,
         limits,
+        observe: &|progress| line.tell(progress),
     };
-    let pushed = writer.push(source, options).map_err(|error| of_push(error, &service.place.host))?;
+    let pushed = writer.push(source, options);
+    drop(line);
+    let pushed = pushed.map_err(|error| of_push(error, &service.place.host))?;
     if chosen.take().is_some_and(|chosen| chosen.source == PipelineSource::Ignored) {
         output.talk(format!("note: {}", service.ignored_pipeline()));
     }

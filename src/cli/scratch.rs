@@ -38,6 +38,7 @@ pub(super) fn read(
         inspected: PIPELINE_FILE,
         inspect: &inspect,
         limits: service.place.host_file().map(|host| host.limits).unwrap_or_default(),
+        observe: &|_| {},
     };
     writer.scratch(source, &options).map_err(|error| of_push(error, &service.place.host))
 }

@@ -160,6 +160,13 @@ impl Dir {
         rustix::fs::fsync(&self.fd).map_err(|e| FsError::new("sync directory", &self.path, e))
     }
 
+    /// Makes the file `rel` durable (`fsync`), but not its name.
+    pub fn sync_file(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
+        let rel = rel.as_ref();
+        let fd = self.open_at(rel, OFlags::RDONLY | OFlags::NONBLOCK, 0, "open")?;
+        rustix::fs::fsync(fd).map_err(|e| self.error("sync", rel, e))
+    }
+
     /// Makes everything written to this file system durable (`syncfs`), write-back errors included.
     pub fn sync_file_system(&self) -> Result<(), FsError> {
         rustix::fs::syncfs(&self.fd).map_err(|e| FsError::new("sync the file system of", &self.path, e))
@@ -341,6 +348,14 @@ impl Dir {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode as RawMode))
             .map_err(|e| self.error("set the mode of", rel, e))?;
         Ok(fs_err::File::from_parts(fd.into(), self.path.join(rel)))
+    }
+
+    /// Writes a new file with exactly `mode`, not flushed. Fails where something has the name.
+    pub fn write_unflushed(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        use std::io::Write as _;
+        let rel = rel.as_ref();
+        let mut file = self.create_file(rel, mode)?;
+        file.file_mut().write_all(bytes).map_err(|e| self.error("write", rel, e))
     }
 
     /// Writes a new file with exactly `mode` and flushes it. Its name is durable after [`Dir::sync`].

@@ -54,6 +54,14 @@ pub fn sync(file: &fs_err::File) -> Result<(), FsError> {
     rustix::fs::fsync(file.file()).map_err(|e| FsError::new("sync", file.path(), e))
 }
 
+/// Lets the disk begin to write `len` new bytes of an open file, from offset `from` on; does not wait for it.
+pub fn start_writing(file: &fs_err::File, from: u64, len: u64) {
+    // what nobody needs in memory is written first, and is forgotten only when that is done; it is a hint, and
+    // may be refused
+    let len = std::num::NonZeroU64::new(len);
+    let _ = rustix::fs::fadvise(file.file(), from, len, rustix::fs::Advice::DontNeed);
+}
+
 /// Cuts an open file to `len` bytes.
 pub fn cut(file: &fs_err::File, len: u64) -> Result<(), FsError> {
     file.file().set_len(len).map_err(|e| FsError::new("cut", file.path(), e))
@@ -82,4 +90,11 @@ pub fn read_chunks(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), FsErr
 /// `path` made absolute by its text alone: no symlink is looked at.
 pub fn absolute(path: &Path) -> Result<PathBuf, FsError> {
     std::path::absolute(path).map_err(|e| FsError::new("resolve", path, e))
+}
+
+/// How many bytes wait in memory to be written to whatever disk; `None` where the kernel does not tell.
+pub fn dirty_bytes() -> Option<u64> {
+    let text = read_path(Path::new("/proc/meminfo"), 1 << 16).ok()?;
+    let dirty = std::str::from_utf8(&text).ok()?.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
+    Some(dirty.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }

@@ -9,7 +9,10 @@ mod file;
 mod lock;
 
 pub use dir::{Dir, EntryKind, Meta};
-pub use file::{absolute, append, canonical, cut, flush, read_chunks, read_from, read_path, read_tail, sync};
+pub use file::{
+    absolute, append, canonical, cut, dirty_bytes, flush, read_chunks, read_from, read_path, read_tail,
+    start_writing, sync,
+};
 pub use lock::Lock;
 
 use std::io;

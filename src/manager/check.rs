@@ -76,6 +76,7 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
                 inspected: PIPELINE_FILE,
                 inspect: &inspect,
                 limits,
+                observe: &|_| {},
             };
             drop(writer.scratch(Source::Directory(path), &options)?);
             let chosen = chosen.take().expect("whatever is read is inspected");

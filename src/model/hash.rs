@@ -85,12 +85,22 @@ impl GenerationId {
     pub fn of(manifest: &[u8]) -> GenerationId {
         GenerationId(*blake3::hash(manifest).as_bytes())
     }
+
+    /// The id that a streaming hasher of a manifest has come to.
+    pub fn finish(hasher: &blake3::Hasher) -> GenerationId {
+        GenerationId(*hasher.finalize().as_bytes())
+    }
 }
 
 impl ContentHash {
     /// The hash of `bytes`.
     pub fn of(bytes: &[u8]) -> ContentHash {
         ContentHash(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// Appends the 64 digits.
+    pub(super) fn print(&self, text: &mut String) {
+        text.push_str(blake3::Hash::from_bytes(self.0).to_hex().as_str());
     }
 
     /// The hash a streaming hasher has come to.

@@ -45,25 +45,22 @@ impl RelPath {
         if text.len() > RelPath::LONGEST {
             return Err(PathError::TooLong);
         }
-        for part in text.split('/') {
-            match part {
-                "" => return Err(PathError::Empty),
-                "." | ".." => return Err(PathError::Dots),
-                _ if part.len() > 255 => return Err(PathError::TooLong),
-                _ if part.chars().any(char::is_control) => return Err(PathError::Control),
-                _ => {}
-            }
-        }
+        text.split('/').try_for_each(check_part)?;
         Ok(RelPath(text.to_owned()))
     }
 
     /// The path of `name` in the directory `parent` (`None`: the root).
     pub fn join(parent: Option<&RelPath>, name: &OsStr) -> Result<RelPath, PathError> {
         let name = name.to_str().ok_or(PathError::NotUtf8)?;
-        match parent {
-            None => RelPath::new(name),
-            Some(parent) => RelPath::new(&format!("{}/{name}", parent.0)),
+        let Some(parent) = parent else { return RelPath::new(name) };
+        let length = parent.0.len() + 1 + name.len();
+        if length > RelPath::LONGEST {
+            return Err(PathError::TooLong);
         }
+        name.split('/').try_for_each(check_part)?;
+        let mut path = String::with_capacity(length);
+        path.extend([parent.0.as_str(), "/", name]);
+        Ok(RelPath(path))
     }
 
     /// The text.
@@ -73,7 +70,27 @@ impl RelPath {
 
     /// The directory it is in; `None`: the root.
     pub fn parent(&self) -> Option<RelPath> {
-        self.0.rsplit_once('/').map(|(parent, _)| RelPath(parent.to_owned()))
+        self.split().0.map(|parent| RelPath(parent.to_owned()))
+    }
+
+    /// The text of the directory it is in (`None`: the root), and its name there.
+    pub fn split(&self) -> (Option<&str>, &str) {
+        match self.0.rsplit_once('/') {
+            Some((parent, name)) => (Some(parent), name),
+            None => (None, &self.0),
+        }
+    }
+}
+
+fn check_part(part: &str) -> Result<(), PathError> {
+    match part {
+        "" => Err(PathError::Empty),
+        "." | ".." => Err(PathError::Dots),
+        _ if part.len() > 255 => Err(PathError::TooLong),
+        // most names are ASCII, where looking at the bytes is enough
+        _ if part.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
+        _ if part.chars().any(char::is_control) => Err(PathError::Control),
+        _ => Ok(()),
     }
 }
 

@@ -62,7 +62,7 @@ impl Assembly {
         (dir, from): (&Dir, &str),
         buffer: &mut Vec<u8>,
     ) -> Result<bool, Trouble> {
-        let room = dir.meta(from).is_ok_and(|meta| meta.links < super::source::MOST_LINKS);
+        let room = dir.meta(from).is_ok_and(|meta| meta.links < super::build::MOST_LINKS);
         if room && dir.hard_link(from, &self.tree, path).is_ok() {
             return Ok(true);
         }

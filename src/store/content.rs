@@ -1,6 +1,6 @@
-//! The content of files: reading it once, hashing and copying it.
+//! The content of files: reading and hashing it.
 
-use std::io::{Read, Write as _};
+use std::io::Read;
 
 use crate::model::ContentHash;
 
@@ -25,16 +25,12 @@ pub(super) fn hash_rest(
     }
 }
 
-/// Reads to the end into `bytes`, expecting `len`; gives up one byte after that, where it must have
-/// grown. Gives how many were read.
-pub(super) fn fill(file: &mut impl Read, bytes: &mut Vec<u8>, len: u64) -> std::io::Result<usize> {
-    let most = usize::try_from(len).expect("small files only") + 1;
-    if bytes.len() < most {
-        bytes.resize(most, 0);
-    }
+/// Reads `len` bytes into `room`, fewer where there are no more, and more where there are and a read gives them
+/// along: with a room that is larger than `len`, a file that has grown shows. Gives how many bytes were read.
+pub(super) fn fill(from: &mut impl Read, room: &mut [u8], len: usize) -> std::io::Result<usize> {
     let mut at = 0;
-    while at < most {
-        match file.read(&mut bytes[at..most]) {
+    while at < len {
+        match from.read(&mut room[at..]) {
             Ok(0) => break,
             Ok(n) => at += n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -42,51 +38,4 @@ pub(super) fn fill(file: &mut impl Read, bytes: &mut Vec<u8>, len: u64) -> std::
         }
     }
     Ok(at)
-}
-
-/// Which side of a copy failed.
-pub(super) enum Failed {
-    Read(std::io::Error),
-    Write(std::io::Error),
-}
-
-/// Copies a large file and hashes it on another thread meanwhile, in a few pieces of 1 MiB.
-pub(super) fn copy(from: &mut impl Read, to: &mut fs_err::File) -> Result<(u64, ContentHash), Failed> {
-    const PIECE: usize = 1 << 20;
-    std::thread::scope(|scope| {
-        let (full, pieces) = std::sync::mpsc::sync_channel::<(Vec<u8>, usize)>(4);
-        let (back, empty) = std::sync::mpsc::channel::<Vec<u8>>();
-        for _ in 0..4 {
-            back.send(vec![0; PIECE]).expect("the receiver is in scope");
-        }
-        let hashing = scope.spawn(move || {
-            let mut hasher = blake3::Hasher::new();
-            for (piece, len) in pieces {
-                hasher.update(&piece[..len]);
-                let _ = back.send(piece); // nobody is left to reuse it at the end
-            }
-            ContentHash::finish(&hasher)
-        });
-        let mut total = 0;
-        let done = loop {
-            let mut piece = empty.recv().expect("the hasher gives back every piece while we send");
-            match from.read(&mut piece) {
-                Ok(0) => break Ok(()),
-                Ok(len) => {
-                    if let Err(e) = to.write_all(&piece[..len]) {
-                        break Err(Failed::Write(e));
-                    }
-                    total += len as u64;
-                    full.send((piece, len)).expect("the hasher runs while we send");
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
-                    full.send((piece, 0)).expect("the hasher runs while we send");
-                }
-                Err(e) => break Err(Failed::Read(e)),
-            }
-        };
-        drop(full);
-        let hash = hashing.join().expect("hashing does not panic");
-        done.map(|()| (total, hash))
-    })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::error::{Damage, StoreError};
+use super::flush::{self, Written};
 use super::open::{Store, Writer};
 use super::scan::{self, DIR_MODE, What};
 use super::staging::Staging;
@@ -87,8 +88,9 @@ impl Writer {
         let _lock = self.store_lock().map_err(&io)?;
         let tree = staging.dir().dir("tree").map_err(&io)?;
         let manifest = seal(&tree, &staging.path().to_string_lossy())?;
-        staging.dir().write_new("manifest", manifest.text().as_bytes(), 0o444).map_err(&io)?;
-        self.root.sync_file_system().map_err(&io)?;
+        staging.dir().write_unflushed("manifest", manifest.text().as_bytes(), 0o444).map_err(&io)?;
+        let written = Written { inodes: manifest.len(), bytes: manifest.bytes() };
+        flush::flush(staging.dir(), written).map_err(&io)?;
         let loaded = self.part("loaded")?;
         let name = key.to_string();
         if loaded.exists(&name).map_err(&io)? {

@@ -3,15 +3,18 @@
 //! The order is the promise: contents durable, then visible by one rename, then that durable, then the
 //! history. A generation that can be seen is complete.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::build::{Builder, Built, LinkSource, Parent};
 use super::error::StoreError;
+use super::feed::{self, Stop};
+use super::flush::{self, Written};
 use super::history::Record;
 use super::links;
-use super::open::Writer;
+use super::open::{Store, Writer};
 use super::refusal::{PushError, Refusal};
-use super::source::{Parent, Walk};
+use super::source::Walk;
 use super::staging::Staging;
 use crate::fsx::{self, Dir, EntryKind, FsError};
 use crate::model::{GenerationId, Limits, Manifest, PushRecord, RelPath};
@@ -45,6 +48,22 @@ pub struct PushOptions<'a> {
     pub inspect: &'a Inspect<'a>,
     /// how much it may be
     pub limits: Limits,
+    /// is told now and then how far the push is
+    pub observe: &'a dyn Fn(Progress),
+}
+
+/// How far a push is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// the source is being read: what has come so far
+    Reading {
+        /// files, directories and links
+        entries: usize,
+        /// bytes in files
+        bytes: u64,
+    },
+    /// everything is read, and on its way to the disk
+    Flushing,
 }
 
 /// What a push came to.
@@ -86,10 +105,11 @@ impl Scratch {
     }
 }
 
-/// A source read into a staging directory.
+/// A source read into a staging directory, `manifest` included.
 struct Staged {
     staging: Staging,
-    text: String,
+    manifest: Manifest,
+    written: Written,
     pushed: Pushed,
 }
 
@@ -106,10 +126,11 @@ impl Writer {
         let _lock = self.store_lock().map_err(&io)?;
 
         let parent_id = self.parent()?;
-        let parent = parent_id.and_then(|id| self.link_source(id));
-        let mut staged = self.stage(&mut source, &options, parent.as_ref())?;
-        let id = staged.pushed.id;
-        let pushed = staged.pushed;
+        let store: Store = (**self).clone();
+        let parent = LinkSource::new(Box::new(move || store.link_source(parent_id?)));
+        let Staged { mut staging, mut written, pushed, .. } = self.stage(&mut source, &options, &parent)?;
+        drop(parent); // with what the staging was made from, the most that a push holds
+        let id = pushed.id;
         let generations = self.part("generations").map_err(PushError::Store)?;
         let name = id.to_string();
         let there = generations.exists(&name).map_err(&io)?;
@@ -125,8 +146,9 @@ impl Writer {
                     if let Source::Archive(_) = source {
                         return Err(PushError::DamagedThere { id });
                     }
-                    staged = self.stage(&mut source, &options, None)?;
-                    if staged.pushed.id != id {
+                    let again = self.stage(&mut source, &options, &nothing())?;
+                    (staging, written) = (again.staging, again.written);
+                    if again.pushed.id != id {
                         return Err(PushError::Changed { path: ".".to_owned() });
                     }
                 }
@@ -136,10 +158,9 @@ impl Writer {
 
         let record = PushRecord { parent: parent_id.filter(|parent| *parent != id), ..options.record };
         let json = serde_json::to_string(&record).expect("records have string keys only") + "\n";
-        let staging = staged.staging;
-        write(staging.dir(), "manifest", staged.text.as_bytes()).map_err(&io)?;
-        write(staging.dir(), "push.json", json.as_bytes()).map_err(&io)?;
-        staging.dir().sync_file_system().map_err(&io)?;
+        staging.dir().write_unflushed("push.json", json.as_bytes(), 0o444).map_err(&io)?;
+        (options.observe)(Progress::Flushing);
+        flush::flush(staging.dir(), written).map_err(&io)?;
         let history = self.history_lock().map_err(&io)?;
         if there {
             staging.replace(&generations, &name).map_err(io)?;
@@ -154,9 +175,8 @@ impl Writer {
 
     /// Reads `source` as a push would, to be looked at and thrown away: nothing is pushed.
     pub fn scratch(&self, mut source: Source<'_>, options: &PushOptions<'_>) -> Result<Scratch, PushError> {
-        let staged = self.stage(&mut source, options, None)?;
-        let manifest = Manifest::parse(staged.text.as_bytes()).expect("it was made as this text");
-        Ok(Scratch { staging: staged.staging, manifest })
+        let staged = self.stage(&mut source, options, &nothing())?;
+        Ok(Scratch { staging: staged.staging, manifest: staged.manifest })
     }
 
     /// Reads the source into a fresh staging directory; nothing of it is flushed or visible.
@@ -164,60 +184,51 @@ impl Writer {
         &self,
         source: &mut Source<'_>,
         options: &PushOptions<'_>,
-        parent: Option<&Parent>,
+        parent: &LinkSource,
     ) -> Result<Staged, PushError> {
         let io = PushError::io("write the generation");
         let staging = Staging::new(&self.root).map_err(&io)?;
         let tree = staging.dir().dir("tree").map_err(&io)?;
-        let mut walk = Walk {
+        let builder = Builder::new(staging.dir(), staging.dir().dir("tree").map_err(&io)?, parent);
+        let (feed, work) = feed::feed();
+        let walk = Walk {
             limits: options.limits,
             copy_links: options.copy_links,
             bases: Vec::new(),
             forbidden: self.forbidden().map_err(&io)?,
             parent,
-            owner: fsx::effective_uid(),
-            entries: Vec::new(),
+            feed,
+            observe: options.observe,
+            entries: 0,
             bytes: 0,
-            buffer: Vec::new(),
+            read: 0,
             above: Vec::new(),
         };
-        let inspect =
-            |text: Option<&[u8]>| (options.inspect)(text).map_err(|why| PushError::Disapproved { why });
-        match source {
-            Source::Directory(path) => {
-                let given = Given::open(path)?;
-                let text = inspected(&given.dir, options.inspected)?;
-                walk.bases = bases(Some(&given), inspect(text.as_deref())?.as_deref());
-                walk.root(&given.dir, &tree)?;
-                // what was inspected is what was stored
-                if inspected(&tree, options.inspected)? != text {
-                    return Err(PushError::Changed { path: options.inspected.to_owned() });
-                }
-            }
-            Source::Archive(stream) => {
-                let links = walk.archive(stream, &tree)?;
-                let text = inspected(&tree, options.inspected)?;
-                if text.is_none()
-                    && let Some(within) = walk.wrapped(options.inspected)
-                {
-                    let why = format!("all of it is in {within}; make it with `tar c -C {within} .`");
-                    return Err(PushError::Archive { why });
-                }
-                walk.bases = bases(None, inspect(text.as_deref())?.as_deref());
-                walk.absolute_links(links, &tree)?;
-                walk.close(&tree)?;
-            }
+        let (told, built) = std::thread::scope(|scope| {
+            let building = std::thread::Builder::new().spawn_scoped(scope, move || builder.run(&work));
+            let building = building.map_err(|e| io(FsError::new("start a thread for", staging.path(), e)))?;
+            let told = tell(source, options, &tree, walk);
+            Ok::<_, PushError>((told, building.join().expect("building does not panic")))
+        })?;
+        // what could not be built came before what was told last
+        let Built { entries, written } = built?;
+        let text = told.map_err(|stop| match stop {
+            Stop::Because(error) => error,
+            Stop::NotBuilt => unreachable!("a builder that ends early says why"),
+        })?;
+        // what was inspected is what was stored
+        if inspected(&tree, options.inspected)? != text {
+            return Err(PushError::Changed { path: options.inspected.to_owned() });
         }
-        let (entries, bytes) = (walk.entries.len(), walk.bytes);
-        let manifest = Manifest::new(walk.entries).expect("a walk meets each path once, its directory first");
+        let manifest = Manifest::new(entries).expect("a walk meets each path once, its directory first");
         if let Some((path, target)) = links::first_leaving(&manifest) {
             let why = Refusal::LinkOutThroughLinks(target.to_owned());
             return Err(PushError::Refused { path: path.to_string(), why });
         }
-        let text = manifest.text();
-        let id = GenerationId::of(text.as_bytes());
+        let id = write_manifest(staging.dir(), &manifest).map_err(io)?;
+        let (entries, bytes) = (manifest.len(), manifest.bytes());
         let pushed = Pushed { id, changed: false, repaired: false, entries, bytes };
-        Ok(Staged { staging, text, pushed })
+        Ok(Staged { staging, manifest, written, pushed })
     }
 
     /// The generation to link against: in force, else the latest.
@@ -229,6 +240,12 @@ impl Writer {
         }
     }
 
+    fn forbidden(&self) -> Result<Vec<(u64, u64)>, FsError> {
+        Ok(vec![self.root.own_meta()?.identity, self.run().own_meta()?.identity])
+    }
+}
+
+impl Store {
     /// Generation `id` as a source of links; `None` where it is damaged: everything is copied then.
     fn link_source(&self, id: GenerationId) -> Option<Parent> {
         let manifest = self.manifest(id).ok()?;
@@ -236,15 +253,67 @@ impl Writer {
         let sealed = generation.meta("push.json").ok()?.modified;
         Some(Parent { manifest, tree: generation.dir("tree").ok()?, sealed })
     }
-
-    fn forbidden(&self) -> Result<Vec<(u64, u64)>, FsError> {
-        Ok(vec![self.root.own_meta()?.identity, self.run().own_meta()?.identity])
-    }
 }
 
-/// Creates a file without flushing it: one flush of the file system follows.
-fn write(dir: &Dir, name: &str, bytes: &[u8]) -> Result<(), FsError> {
-    fsx::append(&mut dir.create_file(name, 0o444)?, bytes)
+/// For what is made from nothing but the source.
+fn nothing() -> LinkSource {
+    LinkSource::new(Box::new(|| None))
+}
+
+/// Tells the builder of `tree` everything in the source, and that it was everything. Gives the text of the inspected file.
+fn tell(
+    source: &mut Source<'_>,
+    options: &PushOptions<'_>,
+    tree: &Dir,
+    mut walk: Walk<'_>,
+) -> Result<Option<Vec<u8>>, Stop> {
+    let inspect = |text: Option<&[u8]>| (options.inspect)(text).map_err(|why| PushError::Disapproved { why });
+    let text = match source {
+        Source::Directory(path) => {
+            let given = Given::open(path)?;
+            let text = inspected(&given.dir, options.inspected)?;
+            walk.bases = bases(Some(&given), inspect(text.as_deref())?.as_deref());
+            walk.root(&given.dir)?;
+            text
+        }
+        Source::Archive(stream) => {
+            let met = walk.archive(stream, tree)?;
+            let text = inspected(tree, options.inspected)?;
+            if text.is_none()
+                && let Some(within) = met.wrapped(options.inspected)
+            {
+                let why = format!("all of it is in {within}; make it with `tar c -C {within} .`");
+                return Err(PushError::Archive { why }.into());
+            }
+            walk.bases = bases(None, inspect(text.as_deref())?.as_deref());
+            walk.absolute_links(met)?;
+            text
+        }
+    };
+    walk.feed.finish()?;
+    Ok(text)
+}
+
+/// Writes the file `manifest`, not flushed. Gives the id that it makes.
+fn write_manifest(dir: &Dir, manifest: &Manifest) -> Result<GenerationId, FsError> {
+    /// Hashes what it writes.
+    struct Hashed(fs_err::File, blake3::Hasher);
+
+    impl Write for Hashed {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let written = self.0.write(bytes)?;
+            self.1.update(&bytes[..written]);
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut to = Hashed(dir.create_file("manifest", 0o444)?, blake3::Hasher::new());
+    manifest.write(&mut to).map_err(|e| FsError::new("write", dir.path().join("manifest"), e))?;
+    Ok(GenerationId::finish(&to.1))
 }
 
 /// The text of the regular file `name` at the root of `dir`, where there is one.

@@ -1,29 +1,19 @@
-//! Reading what is pushed: one walk over the source, hashing, and copying or linking into the staging.
+//! Reading what is pushed: one walk over the source, hashing, and telling the builder what to make.
 
 use std::ffi::OsStr;
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Read, Seek as _, SeekFrom};
 
-use super::content::{Failed, copy, fill, hash_rest};
+use super::build::LinkSource;
+use super::content::{fill, hash_rest};
+use super::feed::{Feed, Item, SMALL, Stop};
 use super::links::{self, Judgement};
+use super::push::Progress;
 use super::refusal::{PushError, Refusal, refused, unreadable};
-use super::scan::{DIR_MODE, class_of, file_mode};
+use super::scan::{class_of, file_mode};
 use crate::fsx::{self, Dir, EntryKind, FsError, Meta};
-use crate::model::{Class, ContentHash, Entry, Limits, Manifest, Node, RelPath};
+use crate::model::{Class, ContentHash, Limits, Node, RelPath};
 
-/// Up to this length a file is read whole, then hashed, then linked or written.
-pub(super) const SMALL: u64 = 1 << 20;
-/// ext4 ends at 65,000 names for one file; well below it leaves room for others.
-pub(super) const MOST_LINKS: u64 = 60_000;
-
-/// The generation that unchanged files are linked from.
-pub(super) struct Parent {
-    pub(super) manifest: Manifest,
-    pub(super) tree: Dir,
-    /// when its push was over: a file modified after was tampered with, and is not linked
-    pub(super) sealed: i128,
-}
-
-/// One walk. `entries` and `bytes` are what it has put into the staging so far.
+/// One walk. `entries` and `bytes` are what it has met so far.
 pub(super) struct Walk<'a> {
     pub(super) limits: Limits,
     pub(super) copy_links: bool,
@@ -31,16 +21,18 @@ pub(super) struct Walk<'a> {
     pub(super) bases: Vec<String>,
     /// directories that must not be walked into: the store and its run directory
     pub(super) forbidden: Vec<(u64, u64)>,
-    pub(super) parent: Option<&'a Parent>,
-    pub(super) owner: u32,
-    pub(super) entries: Vec<Entry>,
+    pub(super) parent: &'a LinkSource,
+    pub(super) feed: Feed,
+    pub(super) observe: &'a dyn Fn(Progress),
+    pub(super) entries: usize,
     pub(super) bytes: u64,
-    pub(super) buffer: Vec<u8>,
+    /// how many of the bytes have been read
+    pub(super) read: u64,
     /// the directories from the root to here
     pub(super) above: Vec<(u64, u64)>,
 }
 
-/// Where a walk is, besides the two open directories.
+/// Where a walk is, besides the open directory.
 #[derive(Clone, Copy)]
 struct Place<'p> {
     at: Option<&'p RelPath>,
@@ -50,23 +42,37 @@ struct Place<'p> {
     hidden: bool,
 }
 
+/// A file that is met, but for its content.
+pub(super) struct Head {
+    pub(super) path: RelPath,
+    pub(super) class: Class,
+    pub(super) executable: bool,
+    pub(super) len: u64,
+}
+
+impl Head {
+    fn node(&self, hash: ContentHash) -> Node {
+        Node::File { class: self.class, executable: self.executable, len: self.len, hash }
+    }
+}
+
 impl Walk<'_> {
-    /// Puts everything in `from` into `to`, an empty directory, and closes that.
-    pub(super) fn root(&mut self, from: &Dir, to: &Dir) -> Result<(), PushError> {
-        self.dir(from, to, Place { at: None, floor: None, hidden: false })
+    /// Tells everything in `from`.
+    pub(super) fn root(&mut self, from: &Dir) -> Result<(), Stop> {
+        self.dir(from, Place { at: None, floor: None, hidden: false })
     }
 
-    fn dir(&mut self, from: &Dir, to: &Dir, place: Place<'_>) -> Result<(), PushError> {
+    fn dir(&mut self, from: &Dir, place: Place<'_>) -> Result<(), Stop> {
         let shown = || place.at.map_or(".".to_owned(), ToString::to_string);
         let before = from.own_meta().map_err(|e| unreadable(&shown(), e))?;
         if self.forbidden.contains(&before.identity) {
-            return Err(refused(&shown(), Refusal::Store));
+            return Err(refused(&shown(), Refusal::Store).into());
         }
         if self.above.contains(&before.identity) {
-            return Err(refused(&shown(), Refusal::Loop));
+            return Err(refused(&shown(), Refusal::Loop).into());
         }
         if self.above.len() > self.limits.depth {
-            return Err(refused(&shown(), Refusal::Deep(self.limits.depth)));
+            return Err(refused(&shown(), Refusal::Deep(self.limits.depth)).into());
         }
         self.above.push(before.identity);
         for (name, kind) in from.entries().map_err(|e| unreadable(&shown(), e))? {
@@ -77,183 +83,171 @@ impl Walk<'_> {
             match kind {
                 EntryKind::Dir => {
                     let sub = from.dir(&name).map_err(|e| unreadable(&path, e))?;
-                    self.sub(&sub, to, &name, &path, place)?;
+                    self.sub(&sub, &path, place)?;
                 }
                 EntryKind::File => {
                     let opened = from.open_file_meta(&name).map_err(|e| unreadable(&path, e))?;
-                    self.file(opened, to, &name, path, place.hidden)?;
+                    self.file(opened, path, place.hidden)?;
                 }
-                EntryKind::Link => self.link(from, to, &name, path, place)?,
-                EntryKind::Special => return Err(refused(&path, Refusal::Special)),
+                EntryKind::Link => self.link(from, &name, path, place)?,
+                EntryKind::Special => return Err(refused(&path, Refusal::Special).into()),
             }
         }
         self.above.pop();
         let after = from.own_meta().map_err(|e| unreadable(&shown(), e))?;
         if after.modified != before.modified {
-            return Err(PushError::Changed { path: shown() });
+            return Err(PushError::Changed { path: shown() }.into());
         }
-        to.set_mode(DIR_MODE).map_err(PushError::io("write the generation"))
-    }
-
-    fn sub(
-        &mut self,
-        from: &Dir,
-        to: &Dir,
-        name: &OsStr,
-        path: &RelPath,
-        place: Place<'_>,
-    ) -> Result<(), PushError> {
-        let meta = from.own_meta().map_err(|e| unreadable(path, e))?;
-        let hidden = place.hidden || meta.mode & 0o001 == 0;
-        let made = to.create_dir(name, 0o700).map_err(PushError::io("write the generation"))?;
-        self.add(path.clone(), Node::Dir)?;
-        self.dir(from, &made, Place { at: Some(path), hidden, ..place })
-    }
-
-    pub(super) fn add(&mut self, path: RelPath, node: Node) -> Result<(), PushError> {
-        if let Node::File { len, .. } = &node {
-            self.bytes = self.bytes.saturating_add(*len);
-        }
-        if self.entries.len() >= self.limits.entries {
-            return Err(refused(&path, Refusal::Entries(self.limits.entries)));
-        }
-        if self.bytes > self.limits.bytes {
-            return Err(refused(&path, Refusal::Bytes(self.limits.bytes)));
-        }
-        self.entries.push(Entry { path, node });
         Ok(())
     }
 
-    fn link(
-        &mut self,
-        from: &Dir,
-        to: &Dir,
-        name: &OsStr,
-        path: RelPath,
-        place: Place<'_>,
-    ) -> Result<(), PushError> {
+    fn sub(&mut self, from: &Dir, path: &RelPath, place: Place<'_>) -> Result<(), Stop> {
+        let meta = from.own_meta().map_err(|e| unreadable(path, e))?;
+        let hidden = place.hidden || meta.mode & 0o001 == 0;
+        self.count(path, 0)?;
+        self.feed.put(Item::Dir(path.clone()))?;
+        self.dir(from, Place { at: Some(path), hidden, ..place })?;
+        self.feed.put(Item::Close)
+    }
+
+    /// Counts one entry, with `len` bytes of content.
+    pub(super) fn count(&mut self, path: &RelPath, len: u64) -> Result<(), PushError> {
+        self.bytes = self.bytes.saturating_add(len);
+        if self.bytes > self.limits.bytes {
+            return Err(refused(path, Refusal::Bytes(self.limits.bytes)));
+        }
+        if self.entries >= self.limits.entries {
+            return Err(refused(path, Refusal::Entries(self.limits.entries)));
+        }
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn link(&mut self, from: &Dir, name: &OsStr, path: RelPath, place: Place<'_>) -> Result<(), Stop> {
         let target = from.read_link(name).map_err(|e| unreadable(&path, e))?;
         let Some(target) = target.to_str().filter(|text| !text.chars().any(char::is_control)) else {
-            return Err(refused(&path, Refusal::LinkText));
+            return Err(refused(&path, Refusal::LinkText).into());
         };
         match links::judge(&path, place.floor, target, &self.bases) {
             Judgement::Keep(text) => {
-                to.symlink(&text, name).map_err(PushError::io("write the generation"))?;
-                return self.add(path, Node::Link { target: text });
+                self.count(&path, 0)?;
+                return self.feed.put(Item::Link(path, text));
             }
             Judgement::Out if !self.copy_links => {
-                return Err(refused(&path, Refusal::LinkOut(target.to_owned())));
+                return Err(refused(&path, Refusal::LinkOut(target.to_owned())).into());
             }
             Judgement::Out => {}
         }
         // looked at before it is opened: opening a device can do things
         let meta = match fsx::optional(from.meta_following(name)) {
             Ok(Some(meta)) => meta,
-            Ok(None) => return Err(refused(&path, Refusal::LinkNowhere(target.to_owned()))),
-            Err(source) => return Err(unreadable(&path, source)),
+            Ok(None) => return Err(refused(&path, Refusal::LinkNowhere(target.to_owned())).into()),
+            Err(source) => return Err(unreadable(&path, source).into()),
         };
         match meta.kind {
             EntryKind::File => {
                 let opened = from.open_following(name).map_err(|e| unreadable(&path, e))?;
-                self.file(opened, to, name, path, place.hidden)
+                self.file(opened, path, place.hidden)
             }
             EntryKind::Dir => {
                 let sub = from.dir_following(name).map_err(|e| unreadable(&path, e))?;
-                self.sub(&sub, to, name, &path, Place { floor: Some(&path), ..place })
+                self.sub(&sub, &path, Place { floor: Some(&path), ..place })
             }
-            EntryKind::Link | EntryKind::Special => Err(refused(&path, Refusal::Special)),
+            EntryKind::Link | EntryKind::Special => Err(refused(&path, Refusal::Special).into()),
         }
     }
 
     fn file(
         &mut self,
         (mut file, before): (fs_err::File, Meta),
-        to: &Dir,
-        name: &OsStr,
         path: RelPath,
         hidden: bool,
-    ) -> Result<(), PushError> {
+    ) -> Result<(), Stop> {
         if before.mode & 0o7000 != 0 {
-            return Err(refused(&path, Refusal::Setuid));
+            return Err(refused(&path, Refusal::Setuid).into());
         }
-        if self.bytes.saturating_add(before.len) > self.limits.bytes {
-            return Err(refused(&path, Refusal::Bytes(self.limits.bytes)));
-        }
+        self.count(&path, before.len)?;
         let (class, executable) = class_of(before.mode);
         let class = if hidden { Class::Private } else { class };
-        let node = |hash| Node::File { class, executable, len: before.len, hash };
+        let head = Head { path, class, executable, len: before.len };
+        let path = head.path.clone();
         let read = |e| unreadable(&path, FsError::new("read", path.as_str(), e));
-        let unchanged = |file: &fs_err::File, len| {
+        let unchanged = |file: &mut fs_err::File, len| {
             let after = Meta::of_fd(file.file(), file.path()).map_err(|e| unreadable(&path, e))?;
             if after == before && len == before.len {
-                Ok(())
-            } else {
-                Err(PushError::Changed { path: path.to_string() })
+                return Ok(());
             }
+            Err(PushError::Changed { path: path.to_string() })
         };
-        let node = if before.len <= SMALL {
-            let mut bytes = std::mem::take(&mut self.buffer);
-            let len = fill(&mut file, &mut bytes, before.len).map_err(read)?;
-            unchanged(&file, len as u64)?;
-            let node = node(ContentHash::of(&bytes[..len]));
-            if !self.linked(&path, &node, to, name) {
-                let write = PushError::io("write the generation");
-                let mut out = to.create_file(name, file_mode(class, executable)).map_err(&write)?;
-                fsx::append(&mut out, &bytes[..len]).map_err(write)?;
+        // hashed first, in the hope that it can be linked then: a large file that is as long as before is
+        // most often the same; one that is not is read a second time, from memory
+        if head.len > SMALL as u64
+            && let Some(Node::File { len, hash, .. }) =
+                self.parent.as_ref().and_then(|parent| parent.manifest.get(&path))
+            && *len == head.len
+        {
+            let (len, actual) = hash_rest(&mut file, &mut Vec::new()).map_err(read)?;
+            unchanged(&mut file, len)?;
+            let same = |answer| Item::Same(path.clone(), head.node(actual), answer);
+            if actual == *hash && self.feed.ask(same)? {
+                self.read += len;
+                self.tell();
+                return Ok(());
             }
-            self.buffer = bytes;
-            node
-        } else {
-            let expected = self.parent.and_then(|parent| parent.manifest.get(&path));
-            let mut linked = None;
-            if let Some(Node::File { len, hash, .. }) = expected
-                && *len == before.len
-            {
-                let (len, actual) = hash_rest(&mut file, &mut self.buffer).map_err(read)?;
-                unchanged(&file, len)?;
-                if actual == *hash && self.linked(&path, &node(actual), to, name) {
-                    linked = Some(node(actual));
-                }
-                file.seek(SeekFrom::Start(0)).map_err(read)?;
-            }
-            match linked {
-                Some(node) => node,
-                None => {
-                    let write = PushError::io("write the generation");
-                    let mut out = to.create_file(name, file_mode(class, executable)).map_err(&write)?;
-                    let (len, hash) = copy(&mut file, &mut out).map_err(|failed| match failed {
-                        Failed::Read(e) => read(e),
-                        Failed::Write(e) => write(FsError::new("write", to.path().join(name), e)),
-                    })?;
-                    unchanged(&file, len)?;
-                    node(hash)
-                }
-            }
-        };
-        self.add(path, node)
-    }
-
-    /// Whether the parent generation has the same file at the same path.
-    pub(super) fn is_linkable(&self, path: &RelPath, node: &Node) -> bool {
-        self.parent.is_some_and(|parent| parent.manifest.get(path) == Some(node))
-    }
-
-    /// Gives the parent generation's file a second name here, where it is the same in every way.
-    pub(super) fn linked(&self, path: &RelPath, node: &Node, to: &Dir, name: &OsStr) -> bool {
-        let (Some(parent), Node::File { class, executable, len, .. }) = (self.parent, node) else {
-            return false;
-        };
-        if *len == 0 || parent.manifest.get(path) != Some(node) {
-            return false;
+            file.seek(SeekFrom::Start(0)).map_err(read)?;
         }
-        let Ok(meta) = parent.tree.meta(path) else { return false };
-        let same = meta.kind == EntryKind::File
-            && meta.len == *len
-            && meta.mode == file_mode(*class, *executable)
-            && meta.uid == self.owner
-            && meta.modified <= parent.sealed
-            && meta.links < MOST_LINKS;
-        // whatever stands in the way of a link (EMLINK, EXDEV, EPERM): a copy is as good
-        same && parent.tree.hard_link(path, to, name).is_ok()
+        self.content(&mut file, head, read, unchanged)
+    }
+
+    /// Tells a file with what is left to read of `from`. `failed` names what cannot be read; `whole` is given
+    /// how many bytes there were, and says whether that is the file.
+    pub(super) fn content<R: Read>(
+        &mut self,
+        from: &mut R,
+        head: Head,
+        failed: impl Fn(std::io::Error) -> PushError,
+        whole: impl FnOnce(&mut R, u64) -> Result<(), PushError>,
+    ) -> Result<(), Stop> {
+        if let Some(len) = usize::try_from(head.len).ok().filter(|len| *len <= SMALL) {
+            // room for one more than there should be: less than was asked for is the end
+            let (read, hash) = {
+                let room = self.feed.room(len + 1);
+                let read = fill(from, room, len).map_err(failed)?;
+                (read, ContentHash::of(&room[..read]))
+            };
+            whole(from, read as u64)?;
+            let content = self.feed.claim(read);
+            let node = head.node(hash);
+            self.feed.put(Item::File(head.path, node, content))?;
+            self.read += read as u64;
+        } else {
+            let mode = file_mode(head.class, head.executable);
+            self.feed.put(Item::Begin(head.path.clone(), mode))?;
+            let mut hasher = blake3::Hasher::new();
+            let mut total = 0;
+            // what grows without end while it is read ends here
+            while total <= head.len {
+                let room = self.feed.room(SMALL);
+                let read = fill(from, room, SMALL).map_err(&failed)?;
+                hasher.update(&room[..read]);
+                if read == 0 {
+                    break;
+                }
+                let content = self.feed.claim(read);
+                self.feed.put(Item::Piece(content))?;
+                total += read as u64;
+                self.read += read as u64;
+                self.tell();
+            }
+            whole(from, total)?;
+            self.feed.put(Item::End(head.node(ContentHash::finish(&hasher))))?;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Tells whoever watches how far this is.
+    fn tell(&self) {
+        (self.observe)(Progress::Reading { entries: self.entries, bytes: self.read });
     }
 }
