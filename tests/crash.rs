@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::{PROGRAM, Sandbox};
 
@@ -30,6 +30,8 @@ struct Sweep<'a> {
     sandbox: Sandbox,
     /// arguments of the swept command
     args: Vec<String>,
+    /// the file that it reads from its standard input
+    stdin: Option<&'a str>,
     /// whether the store is damaged before, and may be so until the command has done its work
     damaged: bool,
     /// what must hold afterwards, besides what always must
@@ -48,8 +50,15 @@ impl Sweep<'_> {
         let mut command = Command::new("strace");
         command.arg("-o").arg(&log).args(threads.then_some("-f")).args(how);
         command.arg(PROGRAM).arg("--store").arg(self.sandbox.path("store")).args(&self.args);
-        let output = command.current_dir(self.sandbox.path("")).output().unwrap();
+        let output = command.current_dir(self.sandbox.path("")).stdin(self.stdin()).output().unwrap();
         (output, std::fs::read_to_string(log).unwrap())
+    }
+
+    fn stdin(&self) -> Stdio {
+        match self.stdin {
+            Some(file) => std::fs::File::open(self.sandbox.path(file)).unwrap().into(),
+            None => Stdio::null(),
+        }
     }
 
     /// Every point that the untouched command comes by: its first thread's, and where others make a call more
@@ -109,7 +118,7 @@ impl Sweep<'_> {
             assert_eq!(sandbox.run(&["verify"], 0), "ok", "{point:?}");
         }
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        let again = sandbox.command(&args).output().unwrap();
+        let again = sandbox.command(&args).stdin(self.stdin()).output().unwrap();
         assert!(again.status.success(), "{point:?}: the same command again: {again:?}");
         assert_eq!(sandbox.run(&["verify"], 0), "ok", "{point:?}");
         let tmp = std::fs::read_dir(sandbox.path("store/tmp")).unwrap();
@@ -174,7 +183,13 @@ fn template() -> (Sandbox, String, String) {
 /// Makes the store as it is the one that each case begins with.
 fn sweep<'a>(sandbox: Sandbox, args: &[&str], holds: &'a dyn Fn(&Sandbox)) -> Sweep<'a> {
     std::fs::rename(sandbox.path("store"), sandbox.path("template")).unwrap();
-    Sweep { sandbox, args: args.iter().map(ToString::to_string).collect(), damaged: false, holds }
+    Sweep {
+        sandbox,
+        args: args.iter().map(ToString::to_string).collect(),
+        stdin: None,
+        damaged: false,
+        holds,
+    }
 }
 
 /// The generations that the list shows.
@@ -206,6 +221,23 @@ fn s18_push_survives_a_fault_at_every_call() {
         assert_eq!(sandbox.current().as_ref(), Some(&one));
     };
     sweep(sandbox, &["push", "three"], &holds).all("push");
+}
+
+#[test]
+fn s18_push_of_a_stream_survives_a_fault_at_every_call() {
+    let (sandbox, one, two) = template();
+    for file in ["a", "changes", "d/new", "d/e/f"] {
+        sandbox.write(&format!("three/{file}"), &format!("{file}\n"));
+    }
+    std::os::unix::fs::symlink("a", sandbox.path("three/link")).unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(sandbox.path("three.tar")).arg("-C").arg(sandbox.path("three")).arg(".");
+    assert!(tar.status().unwrap().success());
+    let holds = |sandbox: &Sandbox| {
+        let listed = listed(sandbox);
+        assert!(listed.len() == 3 && listed.contains(&one) && listed.contains(&two), "{listed:?}");
+    };
+    Sweep { stdin: Some("three.tar"), ..sweep(sandbox, &["push", "-"], &holds) }.all("push -");
 }
 
 #[test]
