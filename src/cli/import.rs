@@ -22,6 +22,7 @@ pub(super) fn run(source: &Path, service: &Service, output: &mut Output) -> Resu
         &mut file
     };
     let writer = service.store.writer(&service.boot)?;
+    service.place.access()?;
     let imported = writer.import(stream, service.place.host_file()?.limits, progress::meter("imported"));
     progress::clear();
     let imported = imported?;

@@ -47,6 +47,7 @@ pub(super) fn push(
     let path = fsx::absolute(&flags.source)?;
     let writer = service.store.writer(&service.boot)?;
     // that it cannot be read is no fault of what is pushed
+    service.place.access()?;
     let limits = service.place.host_file()?.limits;
     let mut stdin = std::io::stdin().lock();
     let (source, name) = match from_stdin {

@@ -24,6 +24,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let id = flags.reference.as_deref().map(|reference| resolve(service, reference)).transpose()?;
     if flags.repair {
+        service.place.access()?;
         let repair = repair(id, flags.from.as_deref(), service, environment)?;
         return Ok(print_repair(&repair, output));
     }

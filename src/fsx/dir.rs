@@ -63,6 +63,8 @@ pub struct Meta {
     pub changed: i128,
     /// owning user
     pub uid: u32,
+    /// owning group
+    pub gid: u32,
 }
 
 impl Meta {
@@ -78,6 +80,7 @@ impl Meta {
             modified: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
             changed: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
             uid: stat.st_uid,
+            gid: stat.st_gid,
         }
     }
 
@@ -348,6 +351,23 @@ impl Dir {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode as RawMode))
             .map_err(|e| self.error("set the mode of", rel, e))?;
         Ok(fs_err::File::from_parts(fd.into(), self.path.join(rel)))
+    }
+
+    /// As [`Dir::create_file`], of the group `gid` where one is given, before its mode lets anybody read it.
+    pub fn create_file_of(
+        &self,
+        rel: impl AsRef<Path>,
+        mode: u32,
+        gid: Option<u32>,
+    ) -> Result<fs_err::File, FsError> {
+        let Some(gid) = gid else { return self.create_file(rel, mode) };
+        let rel = rel.as_ref();
+        let file = self.create_file(rel, 0o600)?;
+        rustix::fs::fchown(file.file(), None, Some(rustix::fs::Gid::from_raw(gid)))
+            .map_err(|e| self.error("give the group of the host file", rel, e))?;
+        rustix::fs::fchmod(file.file(), Mode::from_raw_mode(mode as RawMode))
+            .map_err(|e| self.error("set the mode of", rel, e))?;
+        Ok(file)
     }
 
     /// Writes a new file with exactly `mode`, not flushed. Fails where something has the name.

@@ -8,7 +8,7 @@ use crate::model::{
     DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, Retention,
     SectionError,
 };
-use crate::store::{EventError, PointerError, PushError, Store, StoreError};
+use crate::store::{Access, EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
 
 use super::chain;
@@ -185,6 +185,28 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The group that the host file lets read private files.
+    ///
+    /// # Errors
+    /// As [`Place::host_file`]; [`ManagerError::Refused`]: there is no such group.
+    pub fn access(&self) -> Result<Option<Access>, ManagerError> {
+        let Some(files) = self.host_file()?.group else { return Ok(None) };
+        let groups = fsx::read_path("/etc/group".as_ref(), LARGEST_DOCUMENT).map_err(ManagerError::File)?;
+        match files.gid(&String::from_utf8_lossy(&groups)) {
+            Some(gid) => Ok(Some(Access { gid, files })),
+            None => {
+                let why = format!(
+                    "{}: group: there is no group `{}` in /etc/group; make it, or name another",
+                    self.host.display(),
+                    files.group
+                );
+                Err(ManagerError::Refused { why })
+            }
+        }
+    }
+}
+
 /// Where the pointer stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
@@ -217,6 +239,9 @@ impl Service {
     /// Opens the store at `place`.
     pub fn open(place: Place) -> Result<Service, ManagerError> {
         let store = Store::open(&place.root, &place.run)?;
+        // where the host file cannot be read, whatever writes says so
+        let access = place.access().ok().flatten();
+        let store = store.with_access(access);
         Ok(Service { place, store, boot: boot_id()? })
     }
 

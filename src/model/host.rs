@@ -2,7 +2,7 @@
 
 use super::field::{Document, Field};
 use super::pipeline::read;
-use super::{DocumentError, Limits, Pipeline, Retention};
+use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section};
 
 /// Everything `/etc/pointsman/NAME.yaml` (or `<store>/host.yaml`) says. The default is that of an
 /// absent or empty file.
@@ -14,6 +14,8 @@ pub struct HostFile {
     pub retention: Retention,
     /// how much one push may hold
     pub limits: Limits,
+    /// who may read private files besides the owner
+    pub group: Option<GroupAccess>,
 }
 
 /// Where the pipeline comes from, as far as the host has a say.
@@ -39,7 +41,7 @@ impl HostFile {
         if root.is_null() {
             return Ok(HostFile::default());
         }
-        root.only("a map", &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits"])?;
+        root.only("a map", &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group"])?;
         if let Some(version) = root.get("version")
             && version.number(1..=1).is_err()
         {
@@ -51,7 +53,7 @@ impl HostFile {
             Some(field) if field.is_map() => HostPipeline::Own(read::pipeline(&field, service)?),
             Some(field) => return Err(field.expected("`pushed` or a pipeline")),
         };
-        Ok(HostFile { pipeline, retention: retention(&root)?, limits: limits(&root)? })
+        Ok(HostFile { pipeline, retention: retention(&root)?, limits: limits(&root)?, group: group(&root)? })
     }
 }
 
@@ -72,6 +74,28 @@ fn retention(root: &Field<'_>) -> Result<Retention, DocumentError> {
             .get("keep_pushed")
             .map_or(Ok(default.keep_pushed), |field| field.duration(false))?,
     })
+}
+
+fn group(root: &Field<'_>) -> Result<Option<GroupAccess>, DocumentError> {
+    let Some(field) = root.get("group") else { return Ok(None) };
+    if let Some(name) = field.as_str() {
+        return Ok(Some(GroupAccess { group: name.to_owned(), files: Vec::new() }));
+    }
+    field.only("a group, or a map of `name` and `files`", &["name", "files"])?;
+    let name = field.get("name").ok_or_else(|| field.error("expected the key `name`"))?;
+    let group = name.as_str().ok_or_else(|| name.expected("the name of a group"))?.to_owned();
+    let files = match field.get("files") {
+        Some(files) => {
+            let glob = |item: &Field<'_>| {
+                let text = item.text("a file glob like \"keys/**\"")?;
+                let glob = Section::parse(text).map_err(|why| item.error(why.to_string()))?;
+                if text.contains('#') { Err(item.expected("a file glob")) } else { Ok(glob) }
+            };
+            files.items("a list of file globs")?.iter().map(glob).collect::<Result<_, _>>()?
+        }
+        None => Vec::new(),
+    };
+    Ok(Some(GroupAccess { group, files }))
 }
 
 fn limits(root: &Field<'_>) -> Result<Limits, DocumentError> {
@@ -148,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn s22_the_host_names_a_group() {
+        assert_eq!(parse("").unwrap().group, None);
+        assert_eq!(parse("group: web").unwrap().group.unwrap().files, []);
+        let some = parse("group: {name: web, files: [keys/**]}").unwrap().group.unwrap();
+        assert_eq!((some.group.as_str(), some.files.len()), ("web", 1));
+        for text in
+            ["group: [a]", "group: {files: [a]}", "group: {name: 3}", "group: {name: a, files: [x.yaml#/b]}"]
+        {
+            assert!(parse(text).unwrap_err().starts_with("host.yaml:1:"), "{text}");
+        }
+    }
+
+    #[test]
     fn p14_what_a_host_file_must_not_say() {
         for (text, want) in [
             ("version: 2", "host.yaml:1:10: version: expected 1, found 2"),
@@ -157,7 +194,7 @@ mod tests {
             ),
             (
                 "pipelin: pushed",
-                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits (did you mean `pipeline`?)",
+                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group (did you mean `pipeline`?)",
             ),
             ("[a]", "host.yaml:1:1: expected a map, found a list"),
             (

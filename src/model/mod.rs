@@ -1,6 +1,7 @@
 //! Plain data every room may know: ids, paths, references, manifests, pipelines, sections. Pure:
 //! nothing in here touches a file, a process or a clock.
 
+mod access;
 mod address;
 mod command;
 mod compare;
@@ -28,6 +29,7 @@ mod value;
 mod veto;
 mod yaml;
 
+pub use access::GroupAccess;
 pub use address::{Address, AddressError};
 pub use command::{Command, CommandError};
 pub use compare::{ValueChange, compare};

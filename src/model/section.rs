@@ -99,6 +99,11 @@ impl Section {
         })
     }
 
+    /// Whether the glob matches `path` itself.
+    pub fn matches(&self, path: &RelPath) -> bool {
+        self.literal.as_ref() == Some(path) || self.glob.is_match(path.as_str())
+    }
+
     /// The section as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

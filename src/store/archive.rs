@@ -12,7 +12,7 @@ use super::feed::{Item, Stop};
 use super::links::{self, Judgement};
 use super::members::{Broken, Member, each_member, shown};
 use super::refusal::{PushError, Refusal, refused};
-use super::scan::class_of;
+use super::rights::class_of;
 use super::source::{Head, Walk};
 use crate::fsx::Dir;
 use crate::model::{Class, RelPath};

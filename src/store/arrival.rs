@@ -126,7 +126,7 @@ impl<'a> Arrivals<'a> {
         let assembly = match place {
             Place::There => None,
             Place::Damaged | Place::New => Some(
-                Assembly::new(self.staging.dir(), &id.to_string())
+                Assembly::new(self.staging.dir(), &id.to_string(), self.writer.access())
                     .map_err(ImportError::io("write what is imported"))?,
             ),
         };

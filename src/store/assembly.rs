@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write as _};
 
-use super::scan::{DIR_MODE, file_mode};
+use super::rights::{Access, DIR_MODE, file_mode, shared};
 use crate::fsx::{self, Dir, FsError};
 use crate::model::{ContentHash, Manifest, Node, RelPath};
 
@@ -18,14 +18,15 @@ pub(super) enum Trouble {
 pub(super) struct Assembly {
     place: Dir,
     tree: Dir,
+    access: Option<Access>,
 }
 
 impl Assembly {
     /// A fresh directory `name` in `within`.
-    pub(super) fn new(within: &Dir, name: &str) -> Result<Assembly, FsError> {
+    pub(super) fn new(within: &Dir, name: &str, access: Option<&Access>) -> Result<Assembly, FsError> {
         let place = within.create_dir(name, 0o755)?;
         let tree = place.create_dir("tree", 0o700)?;
-        Ok(Assembly { place, tree })
+        Ok(Assembly { place, tree, access: access.cloned() })
     }
 
     pub(super) fn directory(&self, path: &RelPath) -> Result<(), FsError> {
@@ -45,7 +46,8 @@ impl Assembly {
         buffer: &mut Vec<u8>,
     ) -> Result<bool, Trouble> {
         let Node::File { class, executable, .. } = node else { unreachable!("only files have content") };
-        let mut out = self.tree.create_file(path, file_mode(*class, *executable)).map_err(Trouble::Store)?;
+        let (mode, gid) = shared(self.access.as_ref(), path, file_mode(*class, *executable));
+        let mut out = self.tree.create_file_of(path, mode, gid).map_err(Trouble::Store)?;
         if pour(node, from, Some(&mut out), buffer)? {
             return Ok(true);
         }
@@ -62,7 +64,12 @@ impl Assembly {
         (dir, from): (&Dir, &str),
         buffer: &mut Vec<u8>,
     ) -> Result<bool, Trouble> {
-        let room = dir.meta(from).is_ok_and(|meta| meta.links < super::build::MOST_LINKS);
+        let Node::File { class, executable, .. } = node else { unreachable!("only files have second names") };
+        let (mode, gid) = shared(self.access.as_ref(), path, file_mode(*class, *executable));
+        let room = dir.meta(from).is_ok_and(|meta| {
+            let right = meta.mode == mode && gid.is_none_or(|gid| gid == meta.gid);
+            right && meta.links < super::build::MOST_LINKS
+        });
         if room && dir.hard_link(from, &self.tree, path).is_ok() {
             return Ok(true);
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::feed::{Item, Work};
 use super::flush::Written;
 use super::refusal::{PushError, Refusal, refused};
-use super::scan::{DIR_MODE, file_mode};
+use super::rights::{Access, DIR_MODE, file_mode, shared};
 use crate::fsx::{self, Dir, EntryKind, FsError};
 use crate::model::{Entry, Manifest, Node, RelPath};
 
@@ -72,6 +72,7 @@ pub(super) struct Builder<'a> {
     staging: &'a Dir,
     parent: &'a LinkSource,
     owner: u32,
+    access: Option<&'a Access>,
     /// the root first, each in the one before
     levels: Vec<Level>,
     large: Option<Large>,
@@ -80,11 +81,17 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// For the empty directory `tree` in `staging`.
-    pub(super) fn new(staging: &'a Dir, tree: Dir, parent: &'a LinkSource) -> Builder<'a> {
+    pub(super) fn new(
+        staging: &'a Dir,
+        tree: Dir,
+        parent: &'a LinkSource,
+        access: Option<&'a Access>,
+    ) -> Builder<'a> {
         Builder {
             staging,
             parent,
             owner: fsx::effective_uid(),
+            access,
             levels: vec![Level { path: None, dir: tree, parent: None }],
             large: None,
             built: Built { entries: Vec::new(), written: Written { inodes: 1, bytes: 0 } },
@@ -124,8 +131,10 @@ impl<'a> Builder<'a> {
             }
             Item::File(path, node, content) => {
                 if !self.linked(&path, &node)? {
+                    let (mode, gid) = shared(self.access, &path, mode_of(&node));
                     let at = self.go_to(&path)?;
-                    let made = at.dir.write_unflushed(path.split().1, &bytes[content], mode_of(&node));
+                    let made = at.dir.create_file_of(path.split().1, mode, gid);
+                    let made = made.and_then(|mut file| fsx::append(&mut file, &bytes[content]));
                     made.map_err(|e| taken(&path, e))?;
                     self.wrote(&node);
                 }
@@ -139,8 +148,9 @@ impl<'a> Builder<'a> {
                 let _ = answer.send(linked); // whoever asked may have ended
             }
             Item::Begin(path, mode) => {
+                let (mode, gid) = shared(self.access, &path, mode);
                 let at = self.go_to(&path)?;
-                let file = at.dir.create_file(path.split().1, mode).map_err(|e| taken(&path, e))?;
+                let file = at.dir.create_file_of(path.split().1, mode, gid).map_err(|e| taken(&path, e))?;
                 self.large = Some(Large { path, file, written: 0, begun: 0 });
             }
             Item::Piece(content) => {
@@ -222,14 +232,14 @@ impl<'a> Builder<'a> {
         self.go_to(path)?;
         let (_, name) = path.split();
         // whatever stands in the way of a link (EMLINK, EXDEV, EPERM): a copy is as good
-        Ok(self.linkable(name, node).is_some_and(|from| from.hard_link(name, &self.top().dir, name).is_ok()))
+        Ok(self.linkable(path, node).is_some_and(|from| from.hard_link(name, &self.top().dir, name).is_ok()))
     }
 
     /// Where the parent generation has the large file that has just been written: that one takes its place.
     fn replace_by_link(&mut self, path: &RelPath, node: &Node) -> Result<(), PushError> {
         let (_, name) = path.split();
         if self.parent_has(path, node)
-            && let Some(from) = self.linkable(name, node)
+            && let Some(from) = self.linkable(path, node)
             && from.hard_link(name, self.staging, ASIDE).is_ok()
         {
             return self.staging.rename(ASIDE, &self.top().dir, name).map_err(not_written);
@@ -238,15 +248,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The directory of the parent generation whose file `name` may stand for `node` here.
-    fn linkable(&self, name: &str, node: &Node) -> Option<&Dir> {
+    /// The directory of the parent generation whose file at `path` may stand for `node` here.
+    fn linkable(&self, path: &RelPath, node: &Node) -> Option<&Dir> {
         let (parent, from) = (self.parent.as_ref()?, self.top().parent.as_ref()?);
         let Node::File { len, .. } = node else { return None };
-        let meta = from.meta(name).ok()?;
+        let meta = from.meta(path.split().1).ok()?;
+        let (mode, gid) = shared(self.access, path, mode_of(node));
         let same = *len > 0
             && meta.kind == EntryKind::File
             && meta.len == *len
-            && meta.mode == mode_of(node)
+            && meta.mode == mode
+            && gid.is_none_or(|gid| gid == meta.gid)
             && meta.uid == self.owner
             && meta.modified <= parent.sealed
             && meta.links < MOST_LINKS;

@@ -10,7 +10,8 @@ use super::error::{Damage, Kind, StoreError};
 use super::generation::LARGEST_MANIFEST;
 use super::members::BLOCK;
 use super::open::Store;
-use super::scan::{self, DIR_MODE, Found, What, file_mode};
+use super::rights::{Access, DIR_MODE, file_mode};
+use super::scan::{self, Found, What};
 use super::shared::Known;
 use super::{events, outcome};
 use crate::fsx::{self, Dir, Meta};
@@ -87,6 +88,7 @@ impl Store {
             known: Known::default(),
             buffer: Vec::new(),
             owner: self.owner()?,
+            access: self.access(),
         };
         export.stream.file(bundle::FORMAT, bundle::FORMAT_TEXT.as_bytes())?;
         let store = self.path().to_string_lossy().into_owned();
@@ -163,6 +165,7 @@ struct Export<'a> {
     known: Known,
     buffer: Vec<u8>,
     owner: u32,
+    access: Option<&'a Access>,
 }
 
 impl Export<'_> {
@@ -225,7 +228,7 @@ impl Export<'_> {
                 _ => What::Special,
             };
             let found = Found { path: Ok(path.clone()), meta, what };
-            if let Some(what) = scan::differs(&found, node, self.owner) {
+            if let Some(what) = scan::differs(&found, path, node, self.owner, self.access) {
                 return Err(damaged(&what));
             }
         }

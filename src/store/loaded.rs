@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::error::{Damage, StoreError};
 use super::flush::{self, Written};
 use super::open::{Store, Writer};
-use super::scan::{self, DIR_MODE, What};
+use super::rights::{self, DIR_MODE};
+use super::scan::{self, What};
 use super::staging::Staging;
 use super::{generation, links};
 use crate::fsx::{self, Dir};
@@ -121,14 +122,14 @@ fn seal(tree: &Dir, own: &str) -> Result<Manifest, StoreError> {
                 Node::Dir
             }
             What::File(hash) => {
-                let (class, executable) = scan::class_of(found.meta.mode);
+                let (class, executable) = rights::class_of(found.meta.mode);
                 if found.meta.links != 1 {
                     return Err(bad(path.as_str(), "it is a hard link; a copy is needed"));
                 }
                 if found.meta.mode & 0o7000 != 0 {
                     return Err(bad(path.as_str(), "it has a setuid, setgid or sticky bit"));
                 }
-                tree.set_file_mode(&path, scan::file_mode(class, executable)).map_err(&io)?;
+                tree.set_file_mode(&path, rights::file_mode(class, executable)).map_err(&io)?;
                 Node::File { class, executable, len: found.meta.len, hash }
             }
             What::Link(target) => match links::judge(&path, None, &target, &[own.to_owned()]) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::StoreError;
+use super::rights::Access;
 use super::staging;
 use crate::fsx::{self, Dir, FsError, Lock, Meta};
 
@@ -23,6 +24,7 @@ const BOOT: &str = "boot";
 pub struct Store {
     pub(super) root: Arc<Dir>,
     run: Arc<PathBuf>,
+    access: Option<Arc<Access>>,
 }
 
 /// A store, and the right to write in it: its owner, in a run directory of this boot. Everything a
@@ -86,7 +88,17 @@ impl Store {
         };
         let dir = Dir::open(&absolute).map_err(|error| unopened(root, error))?;
         known_format(&dir)?;
-        Ok(Store { root: Arc::new(dir), run: Arc::new(run.to_owned()) })
+        Ok(Store { root: Arc::new(dir), run: Arc::new(run.to_owned()), access: None })
+    }
+
+    /// The same store, where a group may read private files.
+    pub fn with_access(self, access: Option<Access>) -> Store {
+        Store { access: access.map(Arc::new), ..self }
+    }
+
+    /// The group that may read private files.
+    pub(super) fn access(&self) -> Option<&Access> {
+        self.access.as_deref()
     }
 
     /// The absolute path of the store.

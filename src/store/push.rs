@@ -189,7 +189,8 @@ impl Writer {
         let io = PushError::io("write the generation");
         let staging = Staging::new(&self.root).map_err(&io)?;
         let tree = staging.dir().dir("tree").map_err(&io)?;
-        let builder = Builder::new(staging.dir(), staging.dir().dir("tree").map_err(&io)?, parent);
+        let builder =
+            Builder::new(staging.dir(), staging.dir().dir("tree").map_err(&io)?, parent, self.access());
         let (feed, work) = feed::feed();
         let walk = Walk {
             limits: options.limits,

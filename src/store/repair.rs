@@ -263,14 +263,20 @@ impl Writer {
         let mut own = BTreeMap::new();
         for (path, node) in manifest.iter().filter(|(_, node)| matches!(node, Node::File { .. })) {
             let at = format!("generations/{id}/tree/{path}");
-            own.insert(path.clone(), self.look(&self.root, &at, node, known)?);
+            own.insert(path.clone(), self.look((&self.root, &at), path, node, known)?);
         }
         let text = manifest.text().into_bytes();
         Ok(Some(Plan { id, manifest, text, record, lost, own }))
     }
 
     /// How much of `node` the file `at` beneath `dir` is. What cannot be read is nothing.
-    fn look(&self, dir: &Dir, at: &str, node: &Node, known: &mut Known) -> Result<Own, ImportError> {
+    fn look(
+        &self,
+        (dir, at): (&Dir, &str),
+        path: &RelPath,
+        node: &Node,
+        known: &mut Known,
+    ) -> Result<Own, ImportError> {
         let Node::File { hash, .. } = node else { unreachable!("only files are looked at") };
         let Ok((mut file, meta)) = dir.open_file_meta(at) else { return Ok(Own::Nothing) };
         let Ok(actual) = known.read(&mut file, &meta, &mut Vec::new()) else { return Ok(Own::Nothing) };
@@ -278,7 +284,7 @@ impl Writer {
             return Ok(Own::Nothing);
         }
         let found = Found { path: Err(at.to_owned()), meta, what: What::File(actual) };
-        let right = differs(&found, node, self.owner()?).is_none();
+        let right = differs(&found, path, node, self.owner()?, self.access()).is_none();
         Ok(if right { Own::Whole } else { Own::Content })
     }
 
@@ -293,7 +299,7 @@ impl Writer {
         let io = ImportError::io("repair a generation");
         let Plan { id, manifest, text, record, lost, own } = plan;
         let name = id.to_string();
-        let assembly = Assembly::new(staging.dir(), &name).map_err(&io)?;
+        let assembly = Assembly::new(staging.dir(), &name, self.access()).map_err(&io)?;
         let mut buffer = Vec::new();
         let mut anew = 0;
         for (path, node) in manifest.iter() {
@@ -349,7 +355,7 @@ impl Writer {
         buffer: &mut Vec<u8>,
         known: &mut Known,
     ) -> Result<bool, ImportError> {
-        let done = match self.look(piece.dir, &piece.at, node, known)? {
+        let done = match self.look((piece.dir, &piece.at), path, node, known)? {
             Own::Nothing => return Ok(false),
             Own::Whole
                 if piece.listed.as_ref().is_some_and(|(at, as_what)| at == path && as_what == node) =>

@@ -3,9 +3,10 @@
 use std::io::Read as _;
 
 use super::content::hash_rest;
+use super::rights::{Access, DIR_MODE, file_mode, shared};
 use super::shared::Known;
 use crate::fsx::{Dir, EntryKind, FsError, Meta};
-use crate::model::{Class, ContentHash, Node, RelPath};
+use crate::model::{ContentHash, Node, RelPath};
 
 /// What lies at one path.
 pub(super) struct Found {
@@ -23,24 +24,6 @@ pub(super) enum What {
     /// its content cannot be read: the disk's reason
     Unreadable(String),
 }
-
-/// The permission bits of a file of this class.
-pub(super) fn file_mode(class: Class, executable: bool) -> u32 {
-    match (class, executable) {
-        (Class::Public, false) => 0o444,
-        (Class::Public, true) => 0o555,
-        (Class::Private, false) => 0o400,
-        (Class::Private, true) => 0o500,
-    }
-}
-
-/// The class and executability that permission bits mean.
-pub(super) fn class_of(mode: u32) -> (Class, bool) {
-    (if mode & 0o004 != 0 { Class::Public } else { Class::Private }, mode & 0o111 != 0)
-}
-
-/// The permission bits of every directory in a tree: readers pass, nobody adds.
-pub(super) const DIR_MODE: u32 = 0o555;
 
 /// From so many files on, half of them are read on another thread: below it, starting one costs more.
 const WORTH_A_THREAD: usize = 64;
@@ -162,7 +145,13 @@ fn beneath(
 }
 
 /// How what was found differs from what the manifest says; `None`: not at all.
-pub(super) fn differs(found: &Found, node: &Node, owner: u32) -> Option<String> {
+pub(super) fn differs(
+    found: &Found,
+    path: &RelPath,
+    node: &Node,
+    owner: u32,
+    access: Option<&Access>,
+) -> Option<String> {
     if found.meta.uid != owner {
         return Some(format!("it belongs to uid {}, not to the store's owner {owner}", found.meta.uid));
     }
@@ -179,7 +168,10 @@ pub(super) fn differs(found: &Found, node: &Node, owner: u32) -> Option<String> 
             if actual != hash {
                 return Some("its content is not what was pushed".to_owned());
             }
-            mode(file_mode(*class, *executable))
+            let right = file_mode(*class, *executable);
+            let (shared, gid) = shared(access, path, right);
+            // less than the host file allows is no damage: the group was named later
+            if found.meta.mode == shared && gid == Some(found.meta.gid) { None } else { mode(right) }
         }
         (What::Link(actual), Node::Link { target }) => {
             (actual != target).then(|| format!("it leads to {actual}, not to {target}"))

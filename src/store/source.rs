@@ -9,7 +9,7 @@ use super::feed::{Feed, Item, SMALL, Stop};
 use super::links::{self, Judgement};
 use super::push::Progress;
 use super::refusal::{PushError, Refusal, refused, unreadable};
-use super::scan::{class_of, file_mode};
+use super::rights::{class_of, file_mode};
 use crate::fsx::{self, Dir, EntryKind, FsError, Meta};
 use crate::model::{Class, ContentHash, Limits, Node, RelPath};
 

@@ -165,7 +165,7 @@ impl Store {
             };
             missing.remove(path);
             let what = match manifest.get(path) {
-                Some(node) => scan::differs(&found, node, owner),
+                Some(node) => scan::differs(&found, path, node, owner, self.access()),
                 None => Some("nobody put it there".to_owned()),
             };
             damages.extend(what.map(|what| (path.to_string(), what)));

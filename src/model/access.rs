@@ -1,0 +1,45 @@
+//! Which group may read the private files of a service.
+
+use super::{RelPath, Section};
+
+/// The group that the host file names, and which private files it may read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupAccess {
+    /// its name, or its number
+    pub group: String,
+    /// file globs; none: all private files
+    pub files: Vec<Section>,
+}
+
+impl GroupAccess {
+    /// Whether it may read the private file at `path`.
+    pub fn covers(&self, path: &RelPath) -> bool {
+        self.files.is_empty() || self.files.iter().any(|glob| glob.matches(path))
+    }
+
+    /// The number of the group, by the text of `/etc/group`; `None` where there is no such group.
+    pub fn gid(&self, groups: &str) -> Option<u32> {
+        if let Ok(gid) = self.group.parse() {
+            return Some(gid);
+        }
+        groups.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (name == self.group).then(|| fields.nth(1)?.parse().ok()).flatten()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s22_a_group_is_found_by_name_or_number() {
+        let groups = "root:x:0:\nwww-data:x:33:a,b\nbroken\n";
+        let gid = |group: &str| GroupAccess { group: group.to_owned(), files: vec![] }.gid(groups);
+        assert_eq!(gid("www-data"), Some(33));
+        assert_eq!(gid("99"), Some(99));
+        assert_eq!((gid("www"), gid("broken"), gid("")), (None, None, None));
+    }
+}
