@@ -105,6 +105,15 @@ pub enum Observation {
         /// why
         why: String,
     },
+    /// a worker that is ready does not do its work
+    WorkerUnwell {
+        /// where
+        slot: Slot,
+        /// what
+        generation: GenerationId,
+        /// what it says
+        why: String,
+    },
     /// the pointer is back, or is not
     SwungBack(Result<(), String>),
     /// the time for this is up; for a probation that is what it waits for
@@ -228,6 +237,13 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
                 stays(plan)
             }
         }
+        (Observation::WorkerUnwell { slot, generation, why }, Act::Replace(_) | Act::Probation) => {
+            if generation == plan.target {
+                failed(plan, format!("{slot} does not do its work: {why}"))
+            } else {
+                stays(plan)
+            }
+        }
         (Observation::Overdue(Waiting::Step(of)), Act::Probation) if of == at => passed(plan, ""),
         (Observation::Overdue(Waiting::Step(of)), _) if of == at => {
             failed(plan, "nothing was heard of it within its time".to_owned())
@@ -240,6 +256,7 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
             | Observation::WorkerReady { .. }
             | Observation::WorkerFailed { .. }
             | Observation::WorkerExited { .. }
+            | Observation::WorkerUnwell { .. }
             | Observation::SwungBack(_)
             | Observation::Overdue(_),
             Act::Preflight
@@ -380,6 +397,7 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
         | Observation::WorkerReady { .. }
         | Observation::WorkerFailed { .. }
         | Observation::WorkerExited { .. }
+        | Observation::WorkerUnwell { .. }
         | Observation::Passed { .. }
         | Observation::Failed { .. }
         // the way back cannot be withdrawn, and leads where a rollback would

@@ -281,6 +281,8 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
         for generation in [from(), GenerationId::of(b"older")] {
             let exited = Observation::WorkerExited { slot: slot(1), generation, why: why() };
             all.push((exited, fewer.clone()));
+            let unwell = Observation::WorkerUnwell { slot: slot(1), generation, why: why() };
+            all.push((unwell, fewer.clone()));
         }
         let older = GenerationId::of(b"older");
         all.push((Observation::WorkerReady { slot: slot(1), generation: older }, fewer.clone()));
@@ -297,7 +299,9 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
                 .any(|at| matches!(plan.steps[at].act, Act::Replace(_) | Act::Probation));
             let fewer = World { deaths: world.deaths - 1, died: world.died || counts, ..world.clone() };
             let generation = plan.target;
-            all.push((Observation::WorkerExited { slot: slot.clone(), generation, why: why() }, fewer));
+            let exited = Observation::WorkerExited { slot: slot.clone(), generation, why: why() };
+            all.push((exited, fewer.clone()));
+            all.push((Observation::WorkerUnwell { slot: slot.clone(), generation, why: why() }, fewer));
         }
     }
     if world.signals > 0 {

@@ -97,13 +97,18 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     }
     for worker in &report.workers {
         let state = format!("{:?}", worker.state).to_lowercase();
-        let colour = if state == "failed" { Colour::Bad } else { Colour::Good };
+        let bad = worker.unwell.is_some() || state == "failed";
+        let colour = if bad { Colour::Bad } else { Colour::Good };
         let exits = if worker.exits == 0 {
             String::new()
         } else {
             format!(", {}", count(worker.exits, "unasked exit", "unasked exits"))
         };
-        let note = if worker.note.is_empty() { String::new() } else { format!(": {}", worker.note) };
+        let note = match &worker.unwell {
+            Some(why) => format!(", unwell: {why}"),
+            None if worker.note.is_empty() => String::new(),
+            None => format!(": {}", worker.note),
+        };
         let note = first_line(&note);
         output.line(format!(
             "worker     {:<12} {:<8} {} {}{exits}{note}",

@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::client::{Client, start_detached};
-use crate::supervise::{WorkerReport, WorkerState, oneshot};
+use crate::supervise::{WorkerReport, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
 use super::launch::Launchable;
@@ -99,7 +99,7 @@ impl Engine<'_> {
         let workers = super::status::workers(self.service);
         let alive = workers.as_ref().is_some_and(|workers| {
             let of_target = |worker: &&WorkerReport| worker.accepted && worker.generation == event.target;
-            workers.iter().filter(of_target).all(|w| w.state == WorkerState::Ready)
+            workers.iter().filter(of_target).all(WorkerReport::is_well)
         });
         let expired = event.boot != self.service.boot
             && clock::now().duration_since(event.at).as_secs() > REQUEST_TTL_SECONDS;

@@ -11,7 +11,7 @@ use crate::model::{
     Command, ContentHash, Delta, GenerationId, How, LoadedKey, Manifest, Pipeline, Request, Retention, Slot,
 };
 use crate::store::Store;
-use crate::supervise::{WorkerReport, WorkerState};
+use crate::supervise::WorkerReport;
 
 use super::launch::Launchable;
 use super::objection::objection;
@@ -232,7 +232,7 @@ fn running(workers: &[WorkerReport]) -> Vec<Running> {
             slot: worker.slot.clone(),
             generation: worker.generation,
             loaded: worker.loaded,
-            ready: worker.state == WorkerState::Ready,
+            ready: worker.is_well(),
         })
         .collect()
 }

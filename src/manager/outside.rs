@@ -6,11 +6,11 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::activation::{Act, Observation};
-use crate::model::{Command, Event, GenerationId, Request, Slot};
+use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot};
 use crate::store::{Staging, Writer};
 use crate::supervise::client::{self, Client, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
-use crate::supervise::{Launch, News, WorkerState};
+use crate::supervise::{Launch, News};
 
 use super::facts::{Prepared, program_path};
 use super::{ManagerError, Service, clock};
@@ -97,6 +97,11 @@ impl Outside<'_> {
             .extend(pipeline.checks.iter().enumerate().map(|(i, check)| (format!("check {}", i + 1), check)));
         commands
             .extend(pipeline.workers.iter().map(|(name, group)| (format!("worker {name}"), &group.command)));
+        for (name, group) in &pipeline.workers {
+            if let Ready::Probe(Probe::Command(command)) = &group.ready {
+                commands.push((format!("worker {name}: ready"), command));
+            }
+        }
         for (of, command) in commands {
             if program_path(command, &store.tree_path(target.id)).is_none() {
                 return Err(format!("{of}: there is no program `{}`", command.0[0]));
@@ -280,7 +285,7 @@ impl Outside<'_> {
     }
 
     /// Slots of the target that do not run it, ready: what nobody was told of.
-    pub(super) fn unwell(&self) -> Option<(Slot, String)> {
+    pub(super) fn unwell(&self) -> Option<Observation> {
         let workers = self.ask(Client::slots).map(|slots| slots.workers).unwrap_or_default();
         let target = &self.prepared.plan;
         let well = |slot: &Slot| {
@@ -288,12 +293,21 @@ impl Outside<'_> {
                 worker.slot == *slot
                     && worker.accepted
                     && worker.generation == target.target
-                    && worker.state == WorkerState::Ready
+                    && worker.is_well()
             })
         };
         let slot = target.slots.iter().find(|slot| !well(slot))?;
-        let why = workers.iter().find(|worker| worker.slot == *slot && worker.accepted);
-        Some((slot.clone(), why.map_or("it is gone".to_owned(), |worker| worker.note.clone())))
+        let worker = workers.iter().find(|worker| worker.slot == *slot && worker.accepted);
+        let (slot, generation) = (slot.clone(), target.target);
+        let unwell =
+            worker.and_then(|worker| worker.unwell.clone().filter(|_| worker.generation == generation));
+        Some(match unwell {
+            Some(why) => Observation::WorkerUnwell { slot, generation, why },
+            None => {
+                let why = worker.map_or("it is gone".to_owned(), |worker| worker.note.clone());
+                Observation::WorkerExited { slot, generation, why }
+            }
+        })
     }
 
     /// What to tell about where the pipeline came from.
@@ -376,6 +390,7 @@ fn observation(news: News) -> Observation {
     match news {
         News::Ready { slot, generation, .. } => Observation::WorkerReady { slot, generation },
         News::Failed { slot, generation, why, .. } => Observation::WorkerFailed { slot, generation, why },
+        News::Unwell { slot, generation, why, .. } => Observation::WorkerUnwell { slot, generation, why },
         News::Exited { slot, generation, why, .. } => Observation::WorkerExited { slot, generation, why },
     }
 }

@@ -70,12 +70,7 @@ impl<'e, 'a> Run<'e, 'a> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     // a probation that has passed is believed only where every worker is there
                     let unwell = self.in_probation(activation).then(|| self.outside.unwell()).flatten();
-                    return match unwell {
-                        Some((slot, why)) => {
-                            Observation::WorkerExited { slot, generation: activation.plan.target, why }
-                        }
-                        None => Observation::Overdue(waiting),
-                    };
+                    return unwell.unwrap_or(Observation::Overdue(waiting));
                 }
             };
             match inbound {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::field::Document;
 use super::section::SectionError;
-use super::{Address, Command, ContentHash, DocumentError, LoadedKey, Manifest, RelPath, Section};
+use super::{Address, Command, ContentHash, DocumentError, LoadedKey, Manifest, Probe, RelPath, Section};
 
 pub(super) mod read;
 
@@ -80,6 +80,8 @@ pub enum Ready {
     File(String),
     /// still alive after this time
     After(Duration),
+    /// this is answered with yes; it is asked again through probation
+    Probe(Probe),
 }
 
 impl Pipeline {

@@ -15,10 +15,12 @@ use crate::model::{Listen, Ready, Slot};
 use super::keeper::Keeper;
 use super::launch::{self, Given};
 use super::news::Bulletin;
+use super::probe::Subject;
 use super::process::{self, Ended};
 use super::readiness::{self, FileMark, NotifySocket};
 use super::record::{Record, chain};
-use super::slots::{Act, Role, Table};
+use super::slots::{Act, Role, Table, Worker};
+use super::tries::{Asking, Health, Tries};
 use super::wire::WorkerSpec;
 use super::{clock, oneshot, spawn};
 
@@ -37,6 +39,8 @@ pub(super) struct Crew {
     pub(super) keeper: Keeper,
     /// where they say that they are ready
     pub(super) notify: NotifySocket,
+    /// what is asked of them
+    pub(super) tries: Tries,
     run: Dir,
     program: PathBuf,
     record: Record,
@@ -60,6 +64,8 @@ enum Check {
     None,
     File(PathBuf, FileMark),
     After(Instant),
+    /// until it is ready, and then through probation
+    Ask(Asking),
 }
 
 impl Crew {
@@ -72,6 +78,7 @@ impl Crew {
             bulletin: Bulletin::after(news),
             keeper,
             notify: NotifySocket::bind(&run)?,
+            tries: Tries::new(run.path(), &program)?,
             run,
             program,
             record,
@@ -90,7 +97,7 @@ impl Crew {
                 Some(pidfd) => {
                     tracing::info!(slot = %worker.spec.slot, pid, "adopted");
                     let since = clock::now();
-                    let check = Check::None;
+                    let check = watch(worker);
                     self.live.insert(n, Live { pidfd, pid, started, since, deadline: None, check });
                 }
                 None => process::kill_group(pid, started),
@@ -146,9 +153,14 @@ impl Crew {
             Check::After(at) => Some(at),
             _ => None,
         });
+        let asks = self.live.values().filter_map(|live| match &live.check {
+            Check::Ask(asking) => asking.next(),
+            _ => None,
+        });
         let deadlines = self.live.values().filter_map(|live| live.deadline);
         deadlines
             .chain(afters)
+            .chain(asks)
             .chain(self.restarts.values().copied())
             .chain(self.keeper.next())
             .chain(polls.then(|| clock::after(FILE_POLL)))
@@ -197,11 +209,28 @@ impl Crew {
         let numbers: Vec<u64> = self.live.keys().copied().collect();
         for n in numbers {
             let Some(live) = self.live.get_mut(&n) else { continue };
-            let ready = match &live.check {
+            let mut unwell = None;
+            let ready = match &mut live.check {
                 Check::None => false,
+                Check::Ask(asking) => {
+                    let Some(worker) = self.table.worker(n) else { continue };
+                    let limit = live.deadline.map(clock::until);
+                    let (spec, pid) = (&worker.spec, live.pid);
+                    unwell = asking.turn(n, &mut self.tries, limit, |run| Subject {
+                        spec: spec.clone(),
+                        directory: run.join("p").join(n.to_string()),
+                        pid,
+                        run: run.to_owned(),
+                    });
+                    false
+                }
                 Check::File(path, before) => before.is_passed(path),
                 Check::After(at) => clock::until(*at).is_zero(),
             };
+            if unwell.is_some() {
+                self.table.feels(n, unwell);
+            }
+            let Some(live) = self.live.get_mut(&n) else { continue };
             if ready && !process::ended(&live.pidfd) {
                 self.became_ready(n);
             } else if live.deadline.is_some_and(|at| clock::until(at).is_zero()) {
@@ -209,7 +238,11 @@ impl Crew {
                 match self.table.worker(n) {
                     Some(worker) if worker.role == Role::Leaving => self.kill(n),
                     Some(worker) => {
-                        let why = format!("was not ready within {:?}", worker.spec.start_timeout);
+                        let said = match &live.check {
+                            Check::Ask(Asking { last: Some(said), .. }) => format!(": {said}"),
+                            _ => String::new(),
+                        };
+                        let why = format!("was not ready within {:?}{said}", worker.spec.start_timeout);
                         let acts = self.table.condemn(n, why);
                         self.carry_out(acts);
                     }
@@ -230,8 +263,42 @@ impl Crew {
         }
     }
 
-    /// Closes the sockets that no slot needs.
-    pub(super) fn settle_sockets(&mut self) {
+    /// Takes the answers of workers that were asked.
+    pub(super) fn on_answers(&mut self) {
+        for done in self.tries.done() {
+            let Some(live) = self.live.get_mut(&done.n) else { continue };
+            let Check::Ask(asking) = &mut live.check else { continue };
+            if !asking.is_answered_by(&done) {
+                continue;
+            }
+            let n = done.n;
+            if self.table.worker(n).is_none_or(|worker| !worker.ready) {
+                match done.answer {
+                    // whoever ended was not ready, though another may have answered in its place
+                    Ok(()) if process::ended(&live.pidfd) => {}
+                    Ok(()) => self.became_ready(n),
+                    Err(why) => asking.not_yet(why),
+                }
+                continue;
+            }
+            match asking.heard(done.answer) {
+                Health::Well => self.table.feels(n, None),
+                Health::Unwell(why) => self.table.feels(n, Some(why)),
+                Health::Failed(why) => {
+                    let acts = self.table.failing(n, why);
+                    self.carry_out(acts);
+                }
+            }
+        }
+    }
+
+    /// After the table has settled: nobody is asked any more, and the sockets that no slot needs are closed.
+    pub(super) fn settle(&mut self) {
+        for (n, live) in &mut self.live {
+            if self.table.worker(*n).is_some_and(|worker| worker.ready) {
+                live.check = Check::None;
+            }
+        }
         self.keeper.retain(&self.table.needed_sockets());
     }
 
@@ -251,6 +318,9 @@ impl Crew {
         }
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, "is ready");
         let acts = self.table.ready(n, keys);
+        if let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) {
+            live.check = watch(worker);
+        }
         self.carry_out(acts);
     }
 
@@ -285,6 +355,7 @@ impl Crew {
                 check = Check::File(path, before);
             }
             Ready::After(_) => {}
+            Ready::Probe(probe) => check = Check::Ask(Asking::new(probe)),
         }
         let start = launch::start(&spec.launch, &given).map_err(|e| e.to_string())?;
         let path = self.log_path(&spec.slot);
@@ -396,6 +467,14 @@ impl Crew {
         if let Err(error) = self.record.save(&self.table, self.bulletin.last()) {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
+    }
+}
+
+/// How a ready worker is looked after.
+fn watch(worker: &Worker) -> Check {
+    match &worker.spec.ready {
+        Ready::Probe(probe) if worker.watched => Check::Ask(Asking::new(probe)),
+        _ => Check::None,
     }
 }
 

@@ -19,8 +19,12 @@ pub(super) struct Given<'a> {
     pub(super) sockets: Vec<(&'a str, &'a Address)>,
     /// the variable that offers its predecessor's sockets, and how many
     pub(super) inherited: Option<(&'a str, usize)>,
+    /// it is no worker, but about the running worker of this pid: addresses are told, sockets not passed
+    pub(super) about: Option<u32>,
     /// where it says `READY=1`
     pub(super) notify: Option<&'a Path>,
+    /// a directory that is removed after it, where `run` is another process's
+    pub(super) scratch: Option<&'a Path>,
     /// dies with the thread of this process that starts it
     pub(super) parent: Option<u32>,
 }
@@ -36,22 +40,9 @@ pub(super) enum LaunchError {
 
 /// The start of `launch` as the process that is given `given`.
 pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchError> {
-    let config = text(&launch.config)?;
-    let loaded = launch.loaded.as_deref().map(text).transpose()?;
-    let lookup = |name: &str| match name {
-        "config" => Some(config.clone()),
-        "loaded" => loaded.clone(),
-        "run" => Some(given.run.to_owned()),
-        _ => {
-            let (kind, name) = name.split_once(':')?;
-            let index = given.sockets.iter().position(|(known, _)| *known == name)?;
-            match kind {
-                "fd" => Some((FIRST_FD + index).to_string()),
-                "addr" => Some(plain_address(given.sockets[index].1)),
-                _ => None,
-            }
-        }
-    };
+    let words = Words::of(launch)?;
+    let (config, loaded) = (words.config.clone(), words.loaded.clone());
+    let lookup = |name: &str| words.lookup(name, given);
     let argv = launch.command.0.iter().map(|word| expand(word, &lookup)).collect::<Result<_, _>>()?;
 
     let mut env = plain_environment();
@@ -66,7 +57,8 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
     for (name, value) in &launch.env {
         env.insert(name.clone(), expand(value, &lookup)?);
     }
-    if !given.sockets.is_empty() {
+    let passes = !given.sockets.is_empty() && given.about.is_none();
+    if passes {
         let names: Vec<&str> = given.sockets.iter().map(|(name, _)| *name).collect();
         env.insert("LISTEN_FDS".into(), given.sockets.len().to_string());
         env.insert("LISTEN_FDNAMES".into(), names.join(":"));
@@ -75,18 +67,60 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         let fds = (FIRST_FD..FIRST_FD + count).map(|fd| format!("{fd};")).collect();
         env.insert(variable.to_owned(), fds);
     }
+    if let Some(pid) = given.about {
+        env.insert("POINTSMAN_PID".into(), pid.to_string());
+    }
+    if let Some(scratch) = given.scratch {
+        env.insert("POINTSMAN_SCRATCH".into(), text(scratch)?);
+    }
     if let Some(notify) = given.notify {
         env.insert("NOTIFY_SOCKET".into(), text(notify)?);
     }
     Ok(Start {
         argv,
         env,
-        sockets: given.inherited.map_or(given.sockets.len(), |(_, count)| count),
-        listen_pid: !given.sockets.is_empty(),
+        sockets: given.inherited.map_or(if passes { given.sockets.len() } else { 0 }, |(_, count)| count),
+        listen_pid: passes,
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
         directory: launch.config.clone(),
         die_with_parent: given.parent,
     })
+}
+
+/// What the placeholders of one start stand for.
+struct Words {
+    config: String,
+    loaded: Option<String>,
+}
+
+impl Words {
+    fn of(launch: &Launch) -> Result<Words, LaunchError> {
+        let loaded = launch.loaded.as_deref().map(text).transpose()?;
+        Ok(Words { config: text(&launch.config)?, loaded })
+    }
+
+    fn lookup(&self, name: &str, given: &Given<'_>) -> Option<String> {
+        match name {
+            "config" => Some(self.config.clone()),
+            "loaded" => self.loaded.clone(),
+            "run" => Some(given.run.to_owned()),
+            _ => {
+                let (kind, name) = name.split_once(':')?;
+                let index = given.sockets.iter().position(|(known, _)| *known == name)?;
+                match kind {
+                    "fd" if given.about.is_none() => Some((FIRST_FD + index).to_string()),
+                    "addr" => Some(plain_address(given.sockets[index].1)),
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+/// `text` with the placeholders of `launch` and `given` replaced.
+pub(super) fn expand_words(text: &str, launch: &Launch, given: &Given<'_>) -> Result<String, LaunchError> {
+    let words = Words::of(launch)?;
+    expand(text, &|name| words.lookup(name, given))
 }
 
 /// The start of one of our own daemons: `program command --run DIR`.

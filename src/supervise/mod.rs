@@ -13,11 +13,13 @@ pub mod client;
 pub mod exec;
 pub mod holder;
 pub mod oneshot;
+pub mod probe;
 pub mod supervisor;
 
 mod clients;
 mod clock;
 mod crew;
+mod http;
 mod keeper;
 mod launch;
 mod local;
@@ -29,6 +31,7 @@ mod record;
 mod slots;
 mod sockets;
 mod spawn;
+mod tries;
 mod wire;
 
 pub use holder::DaemonError;

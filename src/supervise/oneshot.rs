@@ -12,7 +12,9 @@ use rustix::process::{PidfdFlags, Signal};
 
 use crate::fsx::{Dir, FsError, Lock};
 
+use super::exec::Start;
 use super::launch::{self, Given};
+use super::probe::Subject;
 use super::process::{self, Ended};
 use super::wire::Launch;
 use super::{clock, spawn};
@@ -93,6 +95,11 @@ impl Cancel {
         let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
     }
 
+    /// The descriptor to poll: readable once it has been called off.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.event
+    }
+
     /// Whether it has been called off.
     pub fn is_cancelled(&self) -> bool {
         process::wait_readable(&*self.event, Some(Duration::ZERO))
@@ -114,20 +121,55 @@ pub fn run(shot: &OneShot, program: &Path, cancel: &Cancel) -> Result<Finished, 
     let run_text = scratch.path().to_str().ok_or_else(|| not_started("its path is not UTF-8".into()))?;
     let given = Given { run: run_text, parent: Some(std::process::id()), ..Given::default() };
     let start = launch::start(&shot.launch, &given).map_err(|e| not_started(e.to_string()))?;
+    to_the_end(&start, (log, from), shot.timeout, &shot.output, program, cancel)
+}
 
+/// Runs `launch`, which is about the running worker `subject`, to its end: as [`run`], but `{run}` is the
+/// worker's, and the output is gone afterwards with a directory of its own, `POINTSMAN_SCRATCH`.
+pub(super) fn run_about(
+    launch: &Launch,
+    given: &Given<'_>,
+    subject: &Subject,
+    timeout: Duration,
+    program: &Path,
+    cancel: &Cancel,
+) -> Result<Finished, OneShotError> {
+    let files = |source| OneShotError::Files { source };
+    let scratch = Scratch::new(&subject.run).map_err(files)?;
+    let output = scratch.path().join("output");
+    let log = open_output(&output).map_err(files)?;
+    let given = Given {
+        scratch: Some(scratch.path()),
+        parent: Some(std::process::id()),
+        sockets: given.sockets.clone(),
+        ..*given
+    };
+    let start = launch::start(launch, &given).map_err(|e| OneShotError::NotStarted { why: e.to_string() })?;
+    to_the_end(&start, log, timeout, &output, program, cancel)
+}
+
+fn to_the_end(
+    start: &Start,
+    (log, from): (OwnedFd, u64),
+    timeout: Duration,
+    output: &Path,
+    program: &Path,
+    cancel: &Cancel,
+) -> Result<Finished, OneShotError> {
+    let not_started = |why: String| OneShotError::NotStarted { why };
     let began = clock::now();
-    let deadline = clock::after(shot.timeout);
+    let deadline = clock::after(timeout);
     let mut child = spawn::spawn(program, log, Vec::new()).map_err(|e| not_started(e.to_string()))?;
-    if let Err(error) = child.tell(&start) {
+    if let Err(error) = child.tell(start) {
         child.end();
         return Err(not_started(error.to_string()));
     }
     let outcome = wait(&child.pidfd, cancel, deadline);
     let status = child.end(); // one that has ended keeps its status; this kills what it left behind
-    let tail = || tail(&shot.output, from, TAIL);
+    let tail = || tail(output, from, TAIL);
     match outcome {
         Outcome::Ended => Ok(Finished { status, output_tail: tail(), took: clock::now() - began }),
-        Outcome::Overdue => Err(OneShotError::TimedOut { limit: shot.timeout, output_tail: tail() }),
+        Outcome::Overdue => Err(OneShotError::TimedOut { limit: timeout, output_tail: tail() }),
         Outcome::Cancelled => Err(OneShotError::Cancelled),
     }
 }
@@ -198,7 +240,8 @@ fn sweep_in(parent: &Dir) -> Result<(), FsError> {
 /// Kills every process that was given `run`: known by its environment, since the number of the process
 /// group may be somebody else's by now.
 fn kill_strays(run: &Path) -> Result<(), FsError> {
-    let mark = [b"POINTSMAN_RUN=", run.as_os_str().as_encoded_bytes()].concat();
+    let path = run.as_os_str().as_encoded_bytes();
+    let marks = [b"POINTSMAN_RUN=".as_slice(), b"POINTSMAN_SCRATCH="].map(|name| [name, path].concat());
     let processes = Dir::open(Path::new("/proc"))?;
     // one may start another while we look
     for _ in 0..10 {
@@ -208,7 +251,9 @@ fn kill_strays(run: &Path) -> Result<(), FsError> {
             let Some(number) = pid.and_then(process::number) else { continue };
             let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { continue };
             let environment = crate::fsx::read_path(&Path::new("/proc").join(&name).join("environ"), 8 << 20);
-            if environment.is_ok_and(|bytes| bytes.split(|&byte| byte == 0).any(|word| *word == mark)) {
+            if environment.is_ok_and(|bytes| {
+                bytes.split(|&byte| byte == 0).any(|word| marks.iter().any(|mark| *word == **mark))
+            }) {
                 tracing::warn!(?pid, "a stray of a one-shot is killed");
                 process::signal(&pidfd, Signal::KILL);
                 found = true;

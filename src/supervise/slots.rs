@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Slot;
+use crate::model::{Ready, Slot};
 
 use super::wire::{News, WorkerSpec};
 
@@ -52,6 +52,12 @@ pub(super) struct Worker {
     /// keys of the sockets it was given or has bound
     pub(super) sockets: Vec<String>,
     pub(super) note: String,
+    /// it is asked again and again, until the table settles
+    #[serde(default)]
+    pub(super) watched: bool,
+    /// ready, but does not do its work, and why
+    #[serde(default)]
+    pub(super) unwell: Option<String>,
 }
 
 /// What a slot has promised to run.
@@ -193,6 +199,9 @@ impl Table {
                 _ => {}
             }
         }
+        for worker in self.workers.values_mut() {
+            (worker.watched, worker.unwell) = (false, None);
+        }
         self.places.retain(|slot, _| !gone(slot));
         acts
     }
@@ -209,6 +218,7 @@ impl Table {
             Role::Leaving => return acts,
             Role::Candidate => {
                 (worker.ready, worker.role, worker.sockets) = (true, Role::Accepted, sockets.clone());
+                worker.watched = matches!(worker.spec.ready, Ready::Probe(_));
                 let accepted = Accepted {
                     spec: worker.spec.clone(),
                     event,
@@ -239,6 +249,23 @@ impl Table {
             }
         }
         acts
+    }
+
+    /// What was last heard of process `n`, which is ready: nothing bad, or why it does not do its work.
+    pub(super) fn feels(&mut self, n: u64, unwell: Option<String>) {
+        if let Some(worker) = self.workers.get_mut(&n) {
+            worker.unwell = unwell;
+        }
+    }
+
+    /// Process `n`, which is ready, is as good as dead. It is left alone: what follows is for others to say.
+    pub(super) fn failing(&mut self, n: u64, why: String) -> Vec<Act> {
+        let Some(worker) = self.workers.get_mut(&n).filter(|w| w.role == Role::Accepted) else {
+            return Vec::new();
+        };
+        worker.unwell = Some(why.clone());
+        let (slot, event, generation) = (worker.spec.slot.clone(), worker.event, worker.spec.generation);
+        vec![Act::Tell(News::Unwell { slot, event, generation, why })]
     }
 
     /// Process `n` did not get ready, for the reason `why`. It stays what it is until it is gone.
@@ -375,6 +402,8 @@ impl Table {
                 log_from: 0,
                 sockets: Vec::new(),
                 note: String::new(),
+                watched: false,
+                unwell: None,
             },
         );
         self.counter

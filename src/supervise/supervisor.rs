@@ -72,6 +72,7 @@ struct Supervisor {
 enum Source {
     Signal,
     Message,
+    Answer,
     Holder,
     Process(u64),
     Arrival,
@@ -86,6 +87,7 @@ impl Supervisor {
             match source {
                 Source::Signal => self.quits = true,
                 Source::Message => self.crew.on_messages(),
+                Source::Answer => self.crew.on_answers(),
                 Source::Holder => self.crew.keeper.tend(true),
                 Source::Process(n) => self.crew.on_exit(n),
                 Source::Arrival => self.clients.accept(),
@@ -103,10 +105,11 @@ impl Supervisor {
     }
 
     fn wait(&self) -> Result<Vec<Source>, DaemonError> {
-        let mut sources = vec![Source::Signal, Source::Message];
+        let mut sources = vec![Source::Signal, Source::Message, Source::Answer];
         let mut fds = vec![
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(self.crew.notify.fd(), PollFlags::IN),
+            PollFd::new(self.crew.tries.fd(), PollFlags::IN),
         ];
         if let Some(fd) = self.crew.keeper.fd() {
             sources.push(Source::Holder);
@@ -166,7 +169,7 @@ impl Supervisor {
         self.clients.answer(id, &Answer::Accepted);
         self.crew.carry_out(acts);
         if settles {
-            self.crew.settle_sockets();
+            self.crew.settle();
         }
     }
 }

@@ -131,6 +131,16 @@ pub struct WorkerReport {
     pub exits: u64,
     /// its last words: how the last process of the slot ended, or its `STATUS=`
     pub note: String,
+    /// why it is not well although it is ready: what it answered when it was asked last
+    #[serde(default)]
+    pub unwell: Option<String>,
+}
+
+impl WorkerReport {
+    /// Whether it is ready, and nothing speaks against it.
+    pub fn is_well(&self) -> bool {
+        self.state == WorkerState::Ready && self.unwell.is_none()
+    }
 }
 
 /// What a worker process is doing.
@@ -178,6 +188,17 @@ pub enum News {
         /// what it was to run
         generation: GenerationId,
         /// how it ended, with the end of its output
+        why: String,
+    },
+    /// an accepted process that is ready has said no three times in a row; it is left alone
+    Unwell {
+        /// where
+        slot: Slot,
+        /// for which event it had been started
+        event: u64,
+        /// what it runs
+        generation: GenerationId,
+        /// what it said
         why: String,
     },
     /// an accepted process ended unasked; it will be started again

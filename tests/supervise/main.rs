@@ -1,6 +1,7 @@
 //! The real binary, driven as a manager drives it. Rule numbers are those of `spec/workers.md`.
 #![allow(unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr)]
 
+mod asked;
 mod handoff;
 mod oneshots;
 mod stage;

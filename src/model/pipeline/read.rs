@@ -6,13 +6,15 @@ use std::time::Duration;
 use super::super::document::{DocumentError, quoted};
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
-use super::super::{Address, Command, RelPath, Section};
+use super::super::{Address, Command, HttpUrl, Probe, RelPath, Section};
 use super::{Group, Listen, Loader, Pipeline, Ready};
 
 const KEYS: [&str; 9] =
     ["version", "mount", "check", "checks", "check_timeout", "loader", "worker", "workers", "probation"];
 const GROUP: [&str; 8] =
     ["command", "instances", "listen", "env", "ready", "start_timeout", "grace_shutdown_time", "stop_signal"];
+pub(super) const READY: &str =
+    "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
 const SIGNALS: [&str; 7] = ["TERM", "QUIT", "INT", "HUP", "USR1", "USR2", "WINCH"];
 const LIMIT: Duration = Duration::from_secs(30);
 const PROBATION: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ const PROBATION: Duration = Duration::from_secs(10);
 struct Scope<'s> {
     loader: bool,
     sockets: Option<&'s Listen>,
+    /// whether it is given the sockets, and not only told their addresses
+    passed: bool,
 }
 
 /// Reads a whole pipeline; `service` is the name of the group that `worker` is about.
@@ -31,7 +35,7 @@ pub(in crate::model) fn pipeline(root: &Field<'_>, service: &str) -> Result<Pipe
         return Err(version.expected("1"));
     }
     let loader = root.get("loader").map(|field| loader(&field)).transpose()?;
-    let scope = Scope { loader: loader.is_some(), sockets: None };
+    let scope = Scope { loader: loader.is_some(), sockets: None, passed: false };
     Ok(Pipeline {
         mount: root.get("mount").map(|field| mount(&field)).transpose()?,
         checks: checks(root, &scope)?,
@@ -72,7 +76,7 @@ fn checks(root: &Field<'_>, scope: &Scope<'_>) -> Result<Vec<Command>, DocumentE
 fn loader(field: &Field<'_>) -> Result<Loader, DocumentError> {
     field.only("a map with `command`", &["command", "if_changed", "timeout"])?;
     let line = field.need("command", "what to run")?;
-    let command = command(&line, &Scope { loader: true, sockets: None })?;
+    let command = command(&line, &Scope { loader: true, sockets: None, passed: false })?;
     if !command.0.iter().any(|word| mentions(word, "loaded")) {
         return Err(line.error("expected `{loaded}` in it: the directory that the loader shall fill"));
     }
@@ -113,11 +117,11 @@ fn workers(root: &Field<'_>, service: &str, loader: bool) -> Result<BTreeMap<Str
 fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
     field.only("a map with `command` and `ready`", &GROUP)?;
     let listen = field.get("listen").map_or(Ok(Listen::Sockets(BTreeMap::new())), |field| listen(&field))?;
-    let scope = Scope { loader, sockets: Some(&listen) };
+    let scope = Scope { loader, sockets: Some(&listen), passed: true };
     let command = command(&field.need("command", "what to run")?, &scope)?;
     let env = field.get("env").map_or(Ok(BTreeMap::new()), |field| environment(&field, &scope))?;
     let start_timeout = limit(field, "start_timeout", LIMIT)?;
-    let ready = field.need("ready", "`notify`, {file: \"{run}/..\"} or {after: 2s}")?;
+    let ready = field.need("ready", READY)?;
     let grace = field.get("grace_shutdown_time").map_or(Ok(LIMIT), |field| field.duration(false))?;
     Ok(Group {
         command,
@@ -192,18 +196,21 @@ fn variable(field: &Field<'_>, name: &str, is_key: bool) -> Result<(), DocumentE
 }
 
 fn readiness(field: &Field<'_>, scope: &Scope<'_>, start_timeout: Duration) -> Result<Ready, DocumentError> {
-    let what = "`notify`, {file: \"{run}/..\"} or {after: 2s}";
+    let what = READY;
     if field.as_str() == Some("notify") {
         return Ok(Ready::Notify);
     }
     if !field.is_map() {
         return Err(field.expected(what));
     }
-    field.only(what, &["file", "after"])?;
+    field.only(what, &["file", "http", "command", "after"])?;
+    if field.get("http").is_some() || field.get("command").is_some() {
+        return Ok(Ready::Probe(probe(field, what, scope)?));
+    }
     match (field.get("file"), field.get("after")) {
         (Some(file), None) => {
             let path = file.text("a path")?;
-            placeholders(&file, path, &Scope { loader: scope.loader, sockets: None })?;
+            placeholders(&file, path, &Scope { loader: scope.loader, sockets: None, passed: false })?;
             if !path.starts_with('/') && !path.starts_with("{run}/") {
                 return Err(file.expected("a path that begins with / or {run}/"));
             }
@@ -216,6 +223,37 @@ fn readiness(field: &Field<'_>, scope: &Scope<'_>, start_timeout: Duration) -> R
             }
             Ok(Ready::After(time))
         }
+        _ => Err(field.error(format!("expected one of {what}"))),
+    }
+}
+
+/// `{http: URL}` or `{command: [..]}`: a question to a running worker.
+fn probe(field: &Field<'_>, what: &str, scope: &Scope<'_>) -> Result<Probe, DocumentError> {
+    let scope = Scope { passed: false, ..*scope };
+    match (field.get("http"), field.get("command"), field.members(what)?.len()) {
+        (Some(http), None, 1) => {
+            let text = http.text("a URL like http://127.0.0.1:8080/health")?;
+            placeholders(&http, text, &scope)?;
+            let address = |name: &str| match scope.sockets {
+                Some(Listen::Sockets(sockets)) => sockets.get(name).map(|address| match address {
+                    Address::Tcp(at) | Address::Udp(at) => at.to_string(),
+                    Address::Unix(path) => path.clone(),
+                }),
+                _ => None,
+            };
+            // as it may read when it is asked
+            let lookup = |name: &str| match name.split_once(':') {
+                Some((_, name)) => address(name),
+                None => Some(format!("/{name}")),
+            };
+            let url = placeholder::expand(text, &lookup).map_err(|why| http.error(why.to_string()))?;
+            HttpUrl::parse(&url).map_err(|why| {
+                let what = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
+                http.error(format!("expected {what}, found {} ({why})", quoted(text)))
+            })?;
+            Ok(Probe::Http(text.to_owned()))
+        }
+        (None, Some(line), 1) => Ok(Probe::Command(command(&line, &scope)?)),
         _ => Err(field.error(format!("expected one of {what}"))),
     }
 }
@@ -256,6 +294,11 @@ fn placeholders(field: &Field<'_>, text: &str, scope: &Scope<'_>) -> Result<(), 
         }
         let Some((_, socket)) = name.split_once(':') else { continue };
         match scope.sockets {
+            Some(Listen::Sockets(_)) if name.starts_with("fd:") && !scope.passed => {
+                return Err(field.error(format!(
+                    "`{{{name}}}` has no meaning here: only the worker itself has its sockets; `{{addr:{socket}}}` has their address"
+                )));
+            }
             Some(Listen::Sockets(sockets)) if sockets.contains_key(socket) => {}
             Some(Listen::Sockets(sockets)) => {
                 let known: Vec<&str> = sockets.keys().map(String::as_str).collect();

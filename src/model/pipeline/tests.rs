@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::read::READY;
 use super::*;
 
 fn parse(text: &str) -> Result<Pipeline, String> {
@@ -83,12 +84,29 @@ fn p5_every_word_is_read() {
 }
 
 #[test]
+fn p15_a_probe_is_a_url_or_a_command() {
+    let ready = |ready: &str| {
+        let listen = r#"{w: "tcp://[::1]:80", u: "unix:///run/u"}"#;
+        let text = format!("version: 1\nworker: {{command: a, listen: {listen}, ready: {ready}}}\n");
+        parse(&text).unwrap().workers["web"].ready.clone()
+    };
+    for url in
+        ["http://{addr:w}/up", "http://unix:{run}/s:/", "http://unix:{addr:u}:/", "http://127.0.0.1:8080"]
+    {
+        assert_eq!(ready(&format!("{{http: \"{url}\"}}")), Ready::Probe(Probe::Http(url.to_owned())));
+    }
+    let want = Probe::Command(words(&["dig", "@{addr:w}", "health.test"]));
+    assert_eq!(ready("{command: \"dig @{addr:w} health.test\"}"), Ready::Probe(want));
+}
+
+#[test]
 fn p4_every_refusal_says_where_and_what() {
     let top = "version, mount, check, checks, check_timeout, loader, worker, workers, probation";
     let group = "command, instances, listen, env, ready, start_timeout, grace_shutdown_time, stop_signal";
+    let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
-    let ready = "`notify`, {file: \"{run}/..\"} or {after: 2s}";
+    let ready = READY;
     // above `worker:` in each of these stand two lines
     let worker = |rest: &str| format!("version: 1\nworker:\n  {}\n", rest.replace('\n', "\n  "));
     let loader = |rest: &str| format!("version: 1\nloader:\n  {}\n", rest.replace('\n', "\n  "));
@@ -149,7 +167,14 @@ fn p4_every_refusal_says_where_and_what() {
         (worker("command: a\nready: notify\nstop_signal: KILL"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"KILL\"")),
         // readiness
         (worker("command: a\nready: now"), format!("4:10: worker.ready: expected {ready}, found \"now\"")),
-        (worker("command: a\nready: {http: x}"), "4:11: worker.ready.http: unknown key, expected one of file, after".into()),
+        (worker("command: a\nready: {tcp: x}"), "4:11: worker.ready.tcp: unknown key, expected one of file, http, command, after (did you mean `http`?)".into()),
+        (worker("command: a\nready: {http: x}"), format!("4:17: worker.ready.http: expected {url}, found \"x\" (write http://; there is no TLS here)")),
+        (worker("command: a\nready: {http: \"http://example.com/\"}"), format!("4:17: worker.ready.http: expected {url}, found \"http://example.com/\" (the address is numeric, like 127.0.0.1:80 or [::1]:80)")),
+        (worker("command: a\nlisten: {u: \"unix:///run/u\"}\nready: {http: \"http://{addr:u}/\"}"), format!("5:17: worker.ready.http: expected {url}, found \"http://{{addr:u}}/\" (the address is numeric, like 127.0.0.1:80 or [::1]:80)")),
+        (worker("command: a\nready: {http: \"http://{addr:w}/\"}"), "4:17: worker.ready.http: `{addr:w}` needs `w` in `listen`, which has nothing".into()),
+        (worker("command: a\nlisten: {w: \"tcp://[::1]:80\"}\nready: {command: [a, \"{fd:w}\"]}"), "5:24: worker.ready.command[1]: `{fd:w}` has no meaning here: only the worker itself has its sockets; `{addr:w}` has their address".into()),
+        (worker("command: a\nready: {command: a, http: x}"), format!("4:10: worker.ready: expected one of {ready}")),
+        (worker("command: a\nready: {command: a, after: 1s}"), format!("4:10: worker.ready: expected one of {ready}")),
         (worker("command: a\nready: {}"), format!("4:10: worker.ready: expected one of {ready}")),
         (worker("command: a\nready: {file: x.pid}"), "4:17: worker.ready.file: expected a path that begins with / or {run}/, found \"x.pid\"".into()),
         (worker("command: a\nready: {after: 30s}"), "4:18: worker.ready.after: expected less than start_timeout, found \"30s\"".into()),

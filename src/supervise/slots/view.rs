@@ -58,6 +58,7 @@ impl Table {
                     accepted: worker.role == Role::Accepted,
                     exits: place.map_or(0, |place| place.exits),
                     note: note.clone(),
+                    unwell: worker.unwell.clone(),
                 },
             ));
         }
@@ -75,6 +76,7 @@ impl Table {
                     accepted: true,
                     exits: place.exits,
                     note: place.note.clone(),
+                    unwell: None,
                 },
             ));
         }
