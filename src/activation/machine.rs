@@ -2,7 +2,7 @@
 //! given, and brings what comes of them back as observations.
 //!
 //! ```text
-//! step 0 .. preflight, loader, checks ..--> swing --> web/1 .. web/n --> probation --> good
+//! step 0 .. preflight, loader, checks, canary ..--> swing --> web/1 .. web/n --> probation --> good
 //!            | fails                          | fails    | fails            | a worker dies
 //!            v                                v          v                  v
 //!     refused / failed             undo: the pointer first, then the workers, newest first
@@ -68,12 +68,12 @@ pub enum Waiting {
 /// News from outside. What comes too late, or is about another generation, changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Observation {
-    /// preflight, loader, check or swing `at` went well
+    /// preflight, loader, check, canary or swing `at` went well
     Passed {
         /// index of the step
         at: usize,
     },
-    /// preflight, loader, check or swing `at` did not
+    /// preflight, loader, check, canary or swing `at` did not
     Failed {
         /// index of the step
         at: usize,
@@ -129,7 +129,7 @@ pub enum Observation {
 pub enum Action {
     /// make this durable before doing what comes after; a failure fails the step
     Mark(Durable),
-    /// do step `at` (preflight, loader, check, swing): answered by `Passed` or `Failed`
+    /// do step `at` (preflight, loader, check, canary, swing): answered by `Passed` or `Failed`
     Do(usize),
     /// have the slot run the generation: answered by `WorkerReady` or `WorkerFailed`
     Ensure(Slot, GenerationId),
@@ -208,16 +208,14 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
     let failed = |plan, why: String| fail(plan, at, why);
     let stays = |plan| (Activation { plan, phase: Phase::Step { at } }, Vec::new());
     match (seen, &act) {
-        (Observation::Passed { at: of }, Act::Preflight | Act::Load | Act::Check(_) | Act::Swing)
-            if of == at =>
-        {
-            passed(plan, "")
-        }
-        (Observation::Failed { at: of, why }, Act::Preflight | Act::Load | Act::Check(_) | Act::Swing)
-            if of == at =>
-        {
-            failed(plan, why)
-        }
+        (
+            Observation::Passed { at: of },
+            Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing,
+        ) if of == at => passed(plan, ""),
+        (
+            Observation::Failed { at: of, why },
+            Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing,
+        ) if of == at => failed(plan, why),
         (Observation::WorkerReady { slot, generation }, Act::Replace(awaited)) => {
             if slot == *awaited && generation == plan.target { passed(plan, "ready") } else { stays(plan) }
         }
@@ -262,6 +260,7 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
             Act::Preflight
             | Act::Load
             | Act::Check(_)
+            | Act::Canary
             | Act::Swing
             | Act::Replace(_)
             | Act::Probation
@@ -293,7 +292,7 @@ fn advance(plan: Plan, mut at: usize, mut actions: Vec<Action>) -> (Activation, 
         return (Activation { plan, phase: Phase::Finished }, actions);
     };
     match &next.act {
-        Act::Preflight | Act::Load | Act::Check(_) => actions.push(Action::Do(at)),
+        Act::Preflight | Act::Load | Act::Check(_) | Act::Canary => actions.push(Action::Do(at)),
         Act::Swing => {
             actions.push(Action::Mark(Durable::Swinging(plan.from, plan.target)));
             actions.push(Action::Do(at));
@@ -314,7 +313,7 @@ fn fail(plan: Plan, at: usize, why: String) -> (Activation, Vec<Action>) {
     let turns_back = match failed.act {
         // a cold start that is refused leaves everything as it is; one that fails tries the last good
         Act::Preflight => plan.finishes,
-        Act::Load | Act::Check(_) => plan.finishes || plan.request == Request::Start,
+        Act::Load | Act::Check(_) | Act::Canary => plan.finishes || plan.request == Request::Start,
         Act::Swing | Act::Replace(_) | Act::Probation | Act::Remove(_) => true,
     };
     if turns_back {

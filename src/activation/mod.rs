@@ -11,5 +11,5 @@ mod recovery;
 mod walk;
 
 pub use machine::{Action, Activation, Observation, Phase, Waiting, begin, step, undo};
-pub use plan::{Act, Back, Facts, LoaderFacts, Plan, PlannedStep, Running, plan, way_back};
+pub use plan::{Act, Back, CanaryFacts, Facts, LoaderFacts, Plan, PlannedStep, Running, plan, way_back};
 pub use recovery::{Recovery, Trace, recover};

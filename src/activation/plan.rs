@@ -36,6 +36,8 @@ pub struct Facts {
     pub checks: Vec<String>,
     /// the limit of each check
     pub check_timeout: Duration,
+    /// the target's live canary, if it has one
+    pub canary: Option<CanaryFacts>,
     /// the target's slots and how long each may take to get ready
     pub slots: BTreeMap<Slot, Duration>,
     /// how long the workers must live
@@ -61,6 +63,17 @@ pub struct LoaderFacts {
     pub sections: usize,
     /// its limit
     pub timeout: Duration,
+}
+
+/// What is known of the target's live canary.
+#[derive(Clone, Debug)]
+pub struct CanaryFacts {
+    /// what it does, in words
+    pub what: String,
+    /// whether this machine has seen the target good
+    pub seen_good: bool,
+    /// how long it may take, from its start to its last process
+    pub limit: Duration,
 }
 
 /// What one slot runs.
@@ -126,6 +139,8 @@ pub enum Act {
     Load,
     /// run the check of this index
     Check(usize),
+    /// run one worker of the target out of the clients' reach, and probe it
+    Canary,
     /// move the pointer onto the target
     Swing,
     /// have this slot run the target: start, ready, then drain the old
@@ -140,7 +155,7 @@ impl Act {
     /// Whether a program of the generation is started for it.
     fn starts_program(&self) -> bool {
         match self {
-            Act::Load | Act::Check(_) | Act::Replace(_) => true,
+            Act::Load | Act::Check(_) | Act::Canary | Act::Replace(_) => true,
             Act::Preflight | Act::Swing | Act::Probation | Act::Remove(_) => false,
         }
     }
@@ -165,6 +180,7 @@ impl PlannedStep {
             Act::Preflight => "preflight".to_owned(),
             Act::Load => "loader".to_owned(),
             Act::Check(index) => format!("check {}", index + 1),
+            Act::Canary => "canary".to_owned(),
             Act::Swing => "swing".to_owned(),
             Act::Replace(slot) => slot.to_string(),
             Act::Probation => "probation".to_owned(),
@@ -253,6 +269,10 @@ pub fn plan(facts: &Facts) -> Plan {
         let act = Act::Check(index);
         steps.push(PlannedStep { stage: Stage::Canary, act, run: proves, why, limit: facts.check_timeout });
     }
+    if let Some(canary) = &facts.canary {
+        let (run, why) = live(facts, canary, proves);
+        steps.push(PlannedStep { stage: Stage::Canary, act: Act::Canary, run, why, limit: canary.limit });
+    }
     let why = match facts.from {
         _ if !swings => "current names it already".to_owned(),
         Some(from) => format!("current: {} -> {}", from.short(), facts.target.short()),
@@ -337,6 +357,18 @@ fn load(facts: &Facts, loader: &LoaderFacts, proves: bool) -> (bool, String) {
         (false, format!("output {short} {of} is sealed"))
     } else {
         (true, format!("no sealed output {short} {of}"))
+    }
+}
+
+fn live(facts: &Facts, canary: &CanaryFacts, proves: bool) -> (bool, String) {
+    match facts.request {
+        _ if !proves => (false, idle(facts)),
+        Request::Activate | Request::Confirm => (true, canary.what.clone()),
+        // what has served here is wanted back at once
+        Request::Rollback | Request::Start | Request::Restart if canary.seen_good => {
+            (false, format!("this machine has seen {} good", facts.target.short()))
+        }
+        Request::Rollback | Request::Start | Request::Restart => (true, canary.what.clone()),
     }
 }
 

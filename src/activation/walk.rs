@@ -117,7 +117,7 @@ impl Walk {
         let plan = &activation.plan;
         if world.current == Some(to()) && world.from != Some(to()) {
             let programs = plan.steps.iter().enumerate().filter(|(_, step)| {
-                step.run && matches!(step.act, Act::Preflight | Act::Load | Act::Check(_))
+                step.run && matches!(step.act, Act::Preflight | Act::Load | Act::Check(_) | Act::Canary)
             });
             let whole = world.marks.iter().filter(|mark| matches!(mark, Mark::Begun { .. })).count() > 1;
             assert!(
@@ -357,6 +357,7 @@ fn facts(world: &World) -> Facts {
         loader: Some(LoaderFacts { key: key(), sealed: false, sections: 2, timeout: second }),
         checks: vec!["first".to_owned(), "second".to_owned()],
         check_timeout: second,
+        canary: Some(CanaryFacts { what: "one worker".to_owned(), seen_good: false, limit: second }),
         slots: (1..=2).map(|i| (slot(i), second)).collect(),
         probation: second,
         running: running(world),
@@ -384,6 +385,27 @@ fn a3_a_change_ends_on_the_target_or_on_what_was_there() {
     println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
     for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
         assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
+    }
+}
+
+#[test]
+fn a20_a_rollback_tries_only_what_this_machine_has_never_seen_good() {
+    let runs = |request, seen_good| {
+        let canary = CanaryFacts { what: "one worker".to_owned(), seen_good, limit: Duration::from_secs(1) };
+        let facts = Facts { request, canary: Some(canary), ..facts(&world(Some(from()), 2)) };
+        let plan = plan(&facts);
+        let step = plan.steps.iter().find(|step| step.act == Act::Canary).unwrap();
+        let swing = plan.steps.iter().position(|step| step.act == Act::Swing);
+        let place = plan.steps.iter().position(|step| step.act == Act::Canary);
+        assert!(place < swing && place > plan.steps.iter().position(|step| step.act == Act::Check(1)));
+        (step.run, step.why.clone())
+    };
+    for request in [Request::Activate, Request::Rollback, Request::Restart, Request::Start] {
+        assert_eq!(runs(request, false), (true, "one worker".to_owned()));
+    }
+    assert!(runs(Request::Activate, true).0);
+    for request in [Request::Rollback, Request::Restart, Request::Start] {
+        assert_eq!(runs(request, true), (false, format!("this machine has seen {} good", to().short())));
     }
 }
 

@@ -1,4 +1,4 @@
-//! `pointsman manager`, `supervisor`, `holder` and `__exec`
+//! `pointsman manager`, `supervisor`, `holder`, `__exec` and `__get`
 
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,11 @@ fn run_directory(
 /// Becomes what the descriptor describes; the status is what shells use for a program that did not start.
 pub(super) fn exec(descriptor: i32) -> u8 {
     supervise::exec::run(descriptor).report()
+}
+
+/// Asks a canary, in whose network this process is: says on stderr why it is not well.
+pub(super) fn get(url: &str) -> Result<Exit, Failure> {
+    supervise::canary::get(url).map(|()| Exit::Done).map_err(|why| Failure::new(Exit::Failed, why))
 }
 
 /// The daemons talk on stderr, a line each.

@@ -146,7 +146,11 @@ impl From<ExecError> for Failure {
             ExecError::NotFound { .. } => Exit::NoProgram,
             ExecError::NotRunnable { .. } => Exit::NotRunnable,
             ExecError::Namespace(_) => Exit::Refused,
-            ExecError::Abandoned | ExecError::Unreadable { .. } | ExecError::Setup { .. } => Exit::Failed,
+            ExecError::Abandoned
+            | ExecError::Unreadable { .. }
+            | ExecError::Setup { .. }
+            | ExecError::NoCopy { .. }
+            | ExecError::NoSocket { .. } => Exit::Failed,
         };
         Failure::new(exit, error)
     }

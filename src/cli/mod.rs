@@ -102,6 +102,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Manager => daemons::manager(&open()?),
         Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),
         Command::ExecSpec { .. } => unreachable!("it has become another program"),
+        Command::Get { url } => daemons::get(&url),
         Command::Holder { run } => daemons::holder(run.as_deref(), place),
     }
 }

@@ -4,10 +4,12 @@
 //! beneath that descriptor and never through a symlink, so nobody can move the ground under a walk.
 #![expect(clippy::disallowed_methods, reason = "this room is the door to the file system")]
 
+mod copy;
 mod dir;
 mod file;
 mod lock;
 
+pub use copy::copy_tree;
 pub use dir::{Dir, EntryKind, Meta};
 pub use file::{
     absolute, append, canonical, cut, dirty_bytes, flush, read_chunks, read_from, read_path, read_tail,

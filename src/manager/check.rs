@@ -1,4 +1,5 @@
-//! `pointsman check`: validates a directory or generation and runs its loader and checks; moves nothing.
+//! `pointsman check`: validates a directory or generation and runs its loader, its checks and, of a generation,
+//! its live canary; moves nothing.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,11 +9,15 @@ use serde::Serialize;
 
 use crate::fsx;
 use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord};
-use crate::store::{PushOptions, Source, Writer};
+use crate::store::{PushOptions, Source, Staging, Writer};
+use crate::supervise;
 use crate::supervise::Launch;
 use crate::supervise::oneshot::{self, Cancel};
 
-use super::outside::{may_mount, stage_shot, verdict_of};
+use super::canary;
+use super::facts::launchable;
+use super::launch::Launchable;
+use super::outside::{chain, may_mount, stage_shot, verdict_of};
 use super::service::{PIPELINE_FILE, PipelineSource};
 use super::{ManagerError, Service, clock};
 
@@ -43,8 +48,8 @@ pub struct CheckReport {
     pub note: Option<String>,
 }
 
-/// Validates the content and the pipeline, runs the loader into a directory that is thrown away, and then
-/// the checks.
+/// Validates the content and the pipeline, runs the loader into a directory that is thrown away, then the
+/// checks, and then, of a generation, the live canary.
 ///
 /// # Errors
 /// What cannot even be checked: what a push would refuse, a pipeline that says what it must not, damage,
@@ -87,14 +92,24 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
             (service.store.tree_path(*id), service.pipeline(*id, &service.store.manifest(*id)?)?)
         }
     };
-    let note = match chosen.source {
+    let mut note = match chosen.source {
         PipelineSource::Ignored => Some(service.ignored_pipeline()),
         PipelineSource::None => Some("there is no pipeline: nothing but the pointer would move".to_owned()),
         PipelineSource::Host | PipelineSource::Pushed => None,
     };
+    let has_canary = chosen.pipeline.as_ref().is_some_and(|pipeline| pipeline.canary.is_some());
+    if has_canary && let CheckTarget::Directory { .. } = target {
+        note = Some("the canary is tried with a generation only: push it, and check that".to_owned());
+    }
     let mut report = CheckReport { ok: true, ran: Vec::new(), reason: None, note };
     if let Some(pipeline) = chosen.pipeline {
-        run(service, &writer, &pipeline, &config, &mut report)?;
+        let generation = match target {
+            CheckTarget::Generation(id) if has_canary => {
+                Some(launchable(service, *id, &service.store.manifest(*id)?)?.0)
+            }
+            CheckTarget::Generation(_) | CheckTarget::Directory { .. } => None,
+        };
+        run(service, &writer, &pipeline, &config, generation.as_ref(), &mut report)?;
     }
     Ok(report)
 }
@@ -104,6 +119,7 @@ fn run(
     writer: &Writer,
     pipeline: &Pipeline,
     config: &Path,
+    generation: Option<&Launchable>,
     report: &mut CheckReport,
 ) -> Result<(), ManagerError> {
     let scratch = match &pipeline.loader {
@@ -121,6 +137,11 @@ fn run(
         let nothing = Command(vec!["true".to_owned()]);
         may_mount(service, launch(&nothing)).map_err(|why| ManagerError::MayNotMount { why })?;
     }
+    let canary = generation
+        .and_then(|generation| canary::of(service, generation, scratch.as_ref().map(Staging::path)));
+    if let Some(canary) = &canary {
+        canary::may_run(service, canary).map_err(|why| ManagerError::MayNotMount { why })?;
+    }
     let loader = pipeline.loader.iter().map(|l| ("loader".to_owned(), &l.command, l.timeout));
     let checks = pipeline.checks.iter().map(|c| (format!("`{c}`"), c, pipeline.check_timeout));
     for (name, command, timeout) in loader.chain(checks) {
@@ -131,6 +152,14 @@ fn run(
             report.ok = false;
             report.reason = Some(why);
             return Ok(());
+        }
+    }
+    if let Some(canary) = &canary {
+        report.ran.push(format!("canary: {}", canary::what(canary)));
+        let cancel = Cancel::new().map_err(ManagerError::Signals)?;
+        if let Err(error) = supervise::canary::run(canary, &service.place.program, &cancel) {
+            report.ok = false;
+            report.reason = Some(format!("canary: {}", chain(&error)));
         }
     }
     Ok(())

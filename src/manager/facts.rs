@@ -127,6 +127,10 @@ pub(super) fn prepare(
             timeout: loader.timeout,
         }),
     };
+    let canary = match &pipeline.canary {
+        Some(_) => super::canary::facts(service, &target, store.was_good(wish.target)?),
+        None => None,
+    };
     let limits = |launchable: &Launchable| -> BTreeMap<Slot, Duration> {
         launchable.slots().map(|(slot, group)| (slot, group.start_timeout)).collect()
     };
@@ -145,6 +149,7 @@ pub(super) fn prepare(
         loader,
         checks: pipeline.checks.iter().map(ToString::to_string).collect(),
         check_timeout: pipeline.check_timeout,
+        canary,
         slots: limits(&target),
         probation: pipeline.probation,
         running,

@@ -49,6 +49,7 @@ impl Launchable {
             generation: self.id,
             loaded: self.key,
             launch: self.launch(store, &group.command, group.env.clone()),
+            copies_loaded: group.copies_loaded,
             leases,
             listen: group.listen.clone(),
             ready: group.ready.clone(),

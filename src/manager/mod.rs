@@ -6,6 +6,7 @@
 
 pub mod clock;
 
+mod canary;
 mod check;
 mod confirmation;
 mod daemon;

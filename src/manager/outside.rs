@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::activation::{Act, Observation};
 use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot};
 use crate::store::{Staging, Writer};
+use crate::supervise;
 use crate::supervise::client::{self, Client, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
 use crate::supervise::{Launch, News};
 
+use super::canary;
 use super::facts::{Prepared, program_path};
 use super::{ManagerError, Service, clock};
 
@@ -51,8 +53,8 @@ pub(super) struct Outside<'a> {
 /// What has been asked for and not answered yet.
 #[derive(Default)]
 pub(super) struct InFlight {
-    /// ends the program that runs
-    cancel: Option<Arc<Cancel>>,
+    /// ends the program that runs; and what hangs up when it is gone
+    program: Option<(Arc<Cancel>, Receiver<()>)>,
     /// asked of the supervisor
     ensuring: Option<(Slot, GenerationId)>,
 }
@@ -65,6 +67,7 @@ impl Outside<'_> {
             Act::Swing => self.swing(),
             Act::Load => return self.load(at),
             Act::Check(index) => return self.check(at, *index),
+            Act::Canary => return self.canary(at),
             Act::Replace(_) | Act::Probation | Act::Remove(_) => {
                 unreachable!("the machine asks for these by actions of their own")
             }
@@ -102,6 +105,9 @@ impl Outside<'_> {
                 commands.push((format!("worker {name}: ready"), command));
             }
         }
+        if let Some(Probe::Command(probe)) = pipeline.canary.as_ref().map(|canary| &canary.probe) {
+            commands.push(("canary".to_owned(), probe));
+        }
         for (of, command) in commands {
             if program_path(command, &store.tree_path(target.id)).is_none() {
                 return Err(format!("{of}: there is no program `{}`", command.0[0]));
@@ -119,6 +125,10 @@ impl Outside<'_> {
         if pipeline.mount.is_some() && !self.prepared.plan.pointer_only {
             let nothing = Command(vec!["true".to_owned()]);
             may_mount(self.service, target.launch(store, &nothing, BTreeMap::new()))?;
+        }
+        let runs = self.prepared.plan.steps.iter().any(|step| step.run && step.act == Act::Canary);
+        if let Some(canary) = canary::of(self.service, target, None).filter(|_| runs) {
+            canary::may_run(self.service, &canary)?;
         }
         Ok(())
     }
@@ -184,28 +194,54 @@ impl Outside<'_> {
         stage_shot(self.service, launch, timeout)
     }
 
+    fn canary(&mut self, at: usize) {
+        let canary = canary::of(self.service, &self.prepared.target, None).expect("planned from this canary");
+        let program = self.service.place.program.clone();
+        self.on_thread(move |cancel| {
+            let passed = cancel.map_err(std::io::Error::to_string).and_then(|cancel| {
+                supervise::canary::run(&canary, &program, cancel).map_err(|error| chain(&error))
+            });
+            Inbound::Seen(match passed {
+                Ok(()) => Observation::Passed { at },
+                Err(why) => Observation::Failed { at, why: format!("canary: {why}") },
+            })
+        });
+    }
+
     fn spawn(&mut self, one_shot: OneShot, report: impl FnOnce(Done) -> Inbound + Send + 'static) {
+        let program = self.service.place.program.clone();
+        self.on_thread(move |cancel| {
+            let not_started = |error: &std::io::Error| OneShotError::NotStarted { why: error.to_string() };
+            report(cancel.map_err(not_started).and_then(|cancel| oneshot::run(&one_shot, &program, cancel)))
+        });
+    }
+
+    /// Does what starts programs on a thread of its own, which can be called off.
+    fn on_thread(&mut self, work: impl FnOnce(Result<&Cancel, &std::io::Error>) -> Inbound + Send + 'static) {
         let cancel = match Cancel::new() {
             Ok(cancel) => Arc::new(cancel),
             Err(error) => {
-                let not_started = OneShotError::NotStarted { why: error.to_string() };
-                let _ = self.inbox.send(report(Err(not_started)));
+                let _ = self.inbox.send(work(Err(&error)));
                 return;
             }
         };
-        self.in_flight.cancel = Some(Arc::clone(&cancel));
-        let (inbox, program) = (self.inbox.clone(), self.service.place.program.clone());
+        let (ends, over) = channel();
+        self.in_flight.program = Some((Arc::clone(&cancel), over));
+        let inbox = self.inbox.clone();
         // the program dies with the thread that started it: this one waits for it to the end
         std::thread::spawn(move || {
+            let _ends: Sender<()> = ends;
             // nobody reads any more where the engine is gone
-            let _ = inbox.send(report(oneshot::run(&one_shot, &program, &cancel)));
+            let _ = inbox.send(work(Ok(&cancel)));
         });
     }
 
     /// Ends the running program and the candidates of this event.
     pub(super) fn cancel(&mut self) {
-        if let Some(cancel) = self.in_flight.cancel.take() {
+        if let Some((cancel, over)) = self.in_flight.program.take() {
             cancel.cancel();
+            // what was started is gone before the verdict, which may be the end of this process
+            let _ = over.recv_timeout(PATIENCE);
         }
         if self.in_flight.ensuring.take().is_some() {
             let _ = self.ask(|client| client.abandon(self.event.number));

@@ -103,7 +103,7 @@ pub enum ManagerError {
         "no manager runs that would see to it; run `pointsman manager`, or ask without --no-wait and --confirm-within"
     )]
     NoManager,
-    /// the commands need a mount, and this process may not make one
+    /// the commands need a namespace, and this process may not make one
     #[error("{why}")]
     MayNotMount {
         /// the reason
@@ -262,7 +262,7 @@ impl Service {
         let HostFile { pipeline, retention, .. } = self.place.host_file()?;
         let trusted = match pipeline {
             HostPipeline::Own(pipeline) => {
-                return Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Host, retention });
+                return Ok(Chosen { pipeline: Some(*pipeline), source: PipelineSource::Host, retention });
             }
             HostPipeline::Pushed => true,
             HostPipeline::Absent => self.store.owner()? != 0,

@@ -31,6 +31,16 @@ impl AddressError {
     }
 }
 
+impl Address {
+    /// `host:port`, or the path: what `{addr:NAME}` stands for.
+    pub fn plain(&self) -> String {
+        match self {
+            Address::Tcp(socket) | Address::Udp(socket) => socket.to_string(),
+            Address::Unix(path) => path.clone(),
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

@@ -27,7 +27,7 @@ pub enum HostPipeline {
     /// `pipeline: pushed`: the `pointsman.yaml` of each generation counts
     Pushed,
     /// the host's own, for every generation
-    Own(Pipeline),
+    Own(Box<Pipeline>),
 }
 
 impl HostFile {
@@ -50,7 +50,7 @@ impl HostFile {
         let pipeline = match root.get("pipeline") {
             None => HostPipeline::Absent,
             Some(field) if field.as_str() == Some("pushed") => HostPipeline::Pushed,
-            Some(field) if field.is_map() => HostPipeline::Own(read::pipeline(&field, service)?),
+            Some(field) if field.is_map() => HostPipeline::Own(Box::new(read::pipeline(&field, service)?)),
             Some(field) => return Err(field.expected("`pushed` or a pipeline")),
         };
         Ok(HostFile { pipeline, retention: retention(&root)?, limits: limits(&root)?, group: group(&root)? })
@@ -129,7 +129,7 @@ mod tests {
         let own = parse("pipeline:\n  version: 1\n  check: a b\n").unwrap().pipeline;
         let mut want = Pipeline::pointer_only();
         want.checks = vec![super::super::Command(vec!["a".into(), "b".into()])];
-        assert_eq!(own, HostPipeline::Own(want));
+        assert_eq!(own, HostPipeline::Own(Box::new(want)));
     }
 
     #[test]

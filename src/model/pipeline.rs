@@ -9,7 +9,10 @@ use super::field::Document;
 use super::section::SectionError;
 use super::{Address, Command, ContentHash, DocumentError, LoadedKey, Manifest, Probe, RelPath, Section};
 
+mod canary;
 pub(super) mod read;
+
+pub use canary::{Canary, Network};
 
 /// Everything a `pointsman.yaml` (or `pipeline:` in the host file) says.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +23,8 @@ pub struct Pipeline {
     pub checks: Vec<Command>,
     /// the limit of each check
     pub check_timeout: Duration,
+    /// the live part of the canary stage
+    pub canary: Option<Canary>,
     /// the one-shot before the checks
     pub loader: Option<Loader>,
     /// the workers by group; empty: only the pointer moves
@@ -48,6 +53,8 @@ pub struct Group {
     pub instances: u32,
     /// the listening sockets it gets
     pub listen: Listen,
+    /// each process gets a writable copy of the loader's output for itself
+    pub copies_loaded: bool,
     /// its environment, besides what every worker gets
     pub env: BTreeMap<String, String>,
     /// how it says that it is ready
@@ -99,6 +106,7 @@ impl Pipeline {
             mount: None,
             checks: vec![],
             check_timeout: Duration::from_secs(30),
+            canary: None,
             loader: None,
             workers: BTreeMap::new(),
             probation: Duration::from_secs(10),

@@ -178,6 +178,12 @@ impl Store {
         Ok(entries.into_values().collect())
     }
 
+    /// Whether an event of this machine has ever proven generation `id` good.
+    pub fn was_good(&self, id: GenerationId) -> Result<bool, StoreError> {
+        let ledger = self.ledger()?;
+        Ok(ledger.finished.values().any(|entry| entry.target == id && entry.proves_good()))
+    }
+
     pub(super) fn ledger(&self) -> Result<Ledger, StoreError> {
         let io = StoreError::io("read the history");
         let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(&io)?.unwrap_or_default();

@@ -335,7 +335,8 @@ impl Crew {
         let (keys, fds) = self.sockets_for(&spec)?;
         let directory = self.make_directory(n, &spec).map_err(|e| chain(&e))?;
         let run = directory.to_str().ok_or("the run directory's path is not UTF-8")?;
-        let mut given = Given { run, worker: Some(&spec), ..Given::default() };
+        let copies_loaded = spec.copies_loaded;
+        let mut given = Given { run, worker: Some(&spec), copies_loaded, ..Given::default() };
         match &spec.listen {
             Listen::Sockets(sockets) => {
                 given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
@@ -406,7 +407,8 @@ impl Crew {
         self.run.remove_tree(&name)?;
         let directory = self.run.create_dir(&name, 0o755)?;
         directory.symlink(&spec.launch.config, "config")?;
-        if let Some(loaded) = &spec.launch.loaded {
+        // a copy is made there by the process itself
+        if let Some(loaded) = spec.launch.loaded.as_ref().filter(|_| !spec.copies_loaded) {
             directory.symlink(loaded, "loaded")?;
         }
         Ok(self.run.path().join(name))

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,10 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::Dir;
+use crate::model::Address;
 
 use super::namespace::{self, NamespaceError};
+use super::sockets;
 
 /// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
 pub(super) const FIRST_FD: usize = 3;
@@ -37,6 +40,15 @@ pub(super) struct Start {
     pub(super) sockets: usize,
     /// set `LISTEN_PID` to the own pid
     pub(super) listen_pid: bool,
+    /// sockets to be bound here, from the descriptor after the passed ones on
+    #[serde(default)]
+    pub(super) bind: Vec<Address>,
+    /// not the network of whoever starts it
+    #[serde(default)]
+    pub(super) network: Option<Network>,
+    /// a directory to be copied, writable
+    #[serde(default)]
+    pub(super) copy: Option<Mount>,
     /// a mount namespace of its own with this in it
     pub(super) mount: Option<Mount>,
     /// where to start
@@ -45,7 +57,22 @@ pub(super) struct Start {
     pub(super) die_with_parent: Option<u32>,
 }
 
-/// A directory to be seen, read-only, in another one's place.
+/// Whose network it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Network {
+    /// its own: loopback with these addresses besides, no route
+    Own {
+        /// the addresses
+        addresses: Vec<IpAddr>,
+    },
+    /// that of process
+    Of {
+        /// its pid
+        pid: u32,
+    },
+}
+
+/// A directory to be seen, read-only, in another one's place, or to be copied there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mount {
     /// what to show
@@ -76,9 +103,23 @@ pub enum ExecError {
         /// the system's reason
         why: String,
     },
-    /// no mount namespace, no start
+    /// no namespace, no start
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// the loader's output could not be copied
+    #[error("cannot copy the loader's output: {why}")]
+    NoCopy {
+        /// the file, and the system's reason
+        why: String,
+    },
+    /// a socket in its own network could not be bound
+    #[error("cannot listen on {address}: {why}")]
+    NoSocket {
+        /// the address
+        address: Address,
+        /// the system's reason
+        why: String,
+    },
     /// the program is not there
     #[error("cannot run {program}: there is no such program; give its path, or install it")]
     NotFound {
@@ -132,6 +173,11 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
         move |e: rustix::io::Errno| ExecError::Setup { what, why: e.to_string() }
     };
     rustix::process::setsid().map_err(setup("start a session"))?;
+    match &start.network {
+        Some(Network::Own { addresses }) => namespace::own_network(addresses)?,
+        Some(Network::Of { pid }) => namespace::join_network(*pid)?,
+        None => {}
+    }
     if let Some(mount) = &start.mount {
         namespace::enter(&mount.source, &mount.target)?;
     }
@@ -143,6 +189,11 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
         if now != Some(parent) {
             return Err(ExecError::Abandoned);
         }
+    }
+    if let Some(Mount { source, target }) = &start.copy {
+        let copied =
+            Dir::open(source).and_then(|from| crate::fsx::copy_tree(&from, &Dir::create_all(target, 0o755)?));
+        copied.map_err(|e| ExecError::NoCopy { why: super::record::chain(&e) })?;
     }
     rustix::process::chdir(&start.directory)
         .map_err(setup(&format!("enter {}", start.directory.display())))?;
@@ -166,9 +217,9 @@ pub fn become_command(words: &[String], config: &Path, mount: Option<&Path>) -> 
 /// Puts /dev/null in place of every descriptor that neither we nor our starter opened: those that
 /// whoever started *it* had left open. Closing them would take `unsafe`; this lets go of what they
 /// were just as well.
-fn cover_strangers(command: &mut Command, sockets: usize) -> Result<(), String> {
+fn strangers(own: usize) -> Result<Vec<FdMapping>, String> {
     let table = Dir::open(Path::new("/proc/self/fd")).map_err(|e| e.to_string())?;
-    let own = (FIRST_FD + sockets) as RawFd;
+    let own = (FIRST_FD + own) as RawFd;
     let mut strangers: Vec<RawFd> = Vec::new();
     for name in table.names().map_err(|e| e.to_string())? {
         let info = Path::new("/proc/self/fdinfo").join(&name);
@@ -186,7 +237,7 @@ fn cover_strangers(command: &mut Command, sockets: usize) -> Result<(), String> 
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         mappings.push(FdMapping { parent_fd: null.map_err(|e| e.to_string())?, child_fd });
     }
-    command.fd_mappings(mappings).map(drop).map_err(|e| e.to_string())
+    Ok(mappings)
 }
 
 fn become_it(start: &Start) -> ExecError {
@@ -198,8 +249,21 @@ fn become_it(start: &Start) -> ExecError {
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
     }
-    if let Err(why) = cover_strangers(&mut command, start.sockets) {
-        return ExecError::Setup { what: "shut descriptors off".to_owned(), why };
+    let shut = |why: String| ExecError::Setup { what: "shut descriptors off".to_owned(), why };
+    let mut mappings = Vec::new();
+    for (index, address) in start.bind.iter().enumerate() {
+        let child_fd = (FIRST_FD + start.sockets + index) as RawFd;
+        match sockets::bind(address) {
+            Ok(parent_fd) => mappings.push(FdMapping { parent_fd, child_fd }),
+            Err(why) => return ExecError::NoSocket { address: address.clone(), why },
+        }
+    }
+    match strangers(start.sockets + start.bind.len()) {
+        Ok(strangers) => mappings.extend(strangers),
+        Err(why) => return shut(why),
+    }
+    if let Err(error) = command.fd_mappings(mappings) {
+        return shut(error.to_string());
     }
     not_become(program, &command.exec())
 }

@@ -27,6 +27,8 @@ pub(super) struct Given<'a> {
     pub(super) scratch: Option<&'a Path>,
     /// dies with the thread of this process that starts it
     pub(super) parent: Option<u32>,
+    /// its `{loaded}` is a writable copy in `run`; made for it, unless it is about another
+    pub(super) copies_loaded: bool,
 }
 
 /// Words that cannot be made.
@@ -40,7 +42,14 @@ pub(super) enum LaunchError {
 
 /// The start of `launch` as the process that is given `given`.
 pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchError> {
-    let words = Words::of(launch)?;
+    let words = Words::of(launch, given)?;
+    let copies = given.copies_loaded && given.about.is_none();
+    let copy = launch
+        .loaded
+        .as_ref()
+        .zip(words.loaded.as_ref())
+        .filter(|_| copies)
+        .map(|(source, target)| Mount { source: source.clone(), target: PathBuf::from(target) });
     let (config, loaded) = (words.config.clone(), words.loaded.clone());
     let lookup = |name: &str| words.lookup(name, given);
     let argv = launch.command.0.iter().map(|word| expand(word, &lookup)).collect::<Result<_, _>>()?;
@@ -54,7 +63,9 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         env.insert("POINTSMAN_INSTANCE".into(), worker.slot.instance.to_string());
         env.insert("POINTSMAN_GENERATION".into(), worker.generation.to_string());
     }
-    for (name, value) in &launch.env {
+    // who only asks has no sockets: what names their numbers is not for it
+    let about_sockets = |value: &str| given.about.is_some() && value.contains("{fd:");
+    for (name, value) in launch.env.iter().filter(|(_, value)| !about_sockets(value)) {
         env.insert(name.clone(), expand(value, &lookup)?);
     }
     let passes = !given.sockets.is_empty() && given.about.is_none();
@@ -81,6 +92,9 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         env,
         sockets: given.inherited.map_or(if passes { given.sockets.len() } else { 0 }, |(_, count)| count),
         listen_pid: passes,
+        bind: Vec::new(),
+        network: None,
+        copy,
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
         directory: launch.config.clone(),
         die_with_parent: given.parent,
@@ -94,8 +108,10 @@ struct Words {
 }
 
 impl Words {
-    fn of(launch: &Launch) -> Result<Words, LaunchError> {
-        let loaded = launch.loaded.as_deref().map(text).transpose()?;
+    fn of(launch: &Launch, given: &Given<'_>) -> Result<Words, LaunchError> {
+        let copy = Path::new(given.run).join("loaded");
+        let loaded = launch.loaded.as_deref().map(|loaded| if given.copies_loaded { &copy } else { loaded });
+        let loaded = loaded.map(text).transpose()?;
         Ok(Words { config: text(&launch.config)?, loaded })
     }
 
@@ -109,7 +125,7 @@ impl Words {
                 let index = given.sockets.iter().position(|(known, _)| *known == name)?;
                 match kind {
                     "fd" if given.about.is_none() => Some((FIRST_FD + index).to_string()),
-                    "addr" => Some(plain_address(given.sockets[index].1)),
+                    "addr" => Some(given.sockets[index].1.plain()),
                     _ => None,
                 }
             }
@@ -119,7 +135,7 @@ impl Words {
 
 /// `text` with the placeholders of `launch` and `given` replaced.
 pub(super) fn expand_words(text: &str, launch: &Launch, given: &Given<'_>) -> Result<String, LaunchError> {
-    let words = Words::of(launch)?;
+    let words = Words::of(launch, given)?;
     expand(text, &|name| words.lookup(name, given))
 }
 
@@ -128,7 +144,18 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
     let argv = vec![text(program)?, command.to_owned(), "--run".to_owned(), text(run)?];
     let directory = PathBuf::from("/");
     let env = plain_environment();
-    Ok(Start { argv, env, sockets: 0, listen_pid: false, mount: None, directory, die_with_parent: None })
+    Ok(Start {
+        argv,
+        env,
+        sockets: 0,
+        listen_pid: false,
+        bind: Vec::new(),
+        network: None,
+        copy: None,
+        mount: None,
+        directory,
+        die_with_parent: None,
+    })
 }
 
 /// A path with `{run}` in it, as the process that is given `run` sees it.
@@ -149,13 +176,6 @@ fn plain_environment() -> BTreeMap<String, String> {
     [("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", "/")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
-}
-
-fn plain_address(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) | Address::Udp(address) => address.to_string(),
-        Address::Unix(path) => path.clone(),
-    }
 }
 
 fn text(path: &Path) -> Result<String, LaunchError> {

@@ -7,8 +7,10 @@
 //! | `pointsman holder --run DIR` | [`holder::run`] | keeps a duplicate of every listening socket |
 //!
 //! A manager speaks to the supervisor through [`client`] and runs loaders and checks by itself with
-//! [`oneshot`]. The rules are in `spec/workers.md`; tests carry their numbers.
+//! [`oneshot`],
+//! and the live canary with [`canary`]. The rules are in `spec/workers.md`; tests carry their numbers.
 
+pub mod canary;
 pub mod client;
 pub mod exec;
 pub mod holder;
@@ -24,7 +26,9 @@ mod keeper;
 mod launch;
 mod local;
 mod namespace;
+mod netlink;
 mod news;
+mod output;
 mod process;
 mod readiness;
 mod record;

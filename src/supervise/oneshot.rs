@@ -239,7 +239,7 @@ fn sweep_in(parent: &Dir) -> Result<(), FsError> {
 
 /// Kills every process that was given `run`: known by its environment, since the number of the process
 /// group may be somebody else's by now.
-fn kill_strays(run: &Path) -> Result<(), FsError> {
+pub(super) fn kill_strays(run: &Path) -> Result<(), FsError> {
     let path = run.as_os_str().as_encoded_bytes();
     let marks = [b"POINTSMAN_RUN=".as_slice(), b"POINTSMAN_SCRATCH="].map(|name| [name, path].concat());
     let processes = Dir::open(Path::new("/proc"))?;
@@ -267,7 +267,7 @@ fn kill_strays(run: &Path) -> Result<(), FsError> {
 }
 
 /// A fresh directory `<run>/p/x<n>`, locked while in use. What a killed process left is swept up.
-struct Scratch {
+pub(super) struct Scratch {
     parent: Dir,
     name: String,
     path: PathBuf,
@@ -275,7 +275,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(run: &Path) -> Result<Scratch, FsError> {
+    pub(super) fn new(run: &Path) -> Result<Scratch, FsError> {
         let parent = Dir::create_all(&run.join("p"), 0o755)?;
         sweep_in(&parent)?;
         let mut n = 0u64;
@@ -296,7 +296,7 @@ impl Scratch {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -77,7 +77,10 @@ pub(super) fn run(
 
 fn given(subject: &Subject) -> Result<Given<'_>, String> {
     let run = subject.directory.to_str().ok_or("the run directory's path is not UTF-8")?;
-    let mut given = Given { run, worker: Some(&subject.spec), about: Some(subject.pid), ..Given::default() };
+    let Subject { spec, pid, .. } = subject;
+    let about = Some(*pid);
+    let mut given =
+        Given { run, worker: Some(spec), about, copies_loaded: spec.copies_loaded, ..Given::default() };
     if let Listen::Sockets(sockets) = &subject.spec.listen {
         given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
     }

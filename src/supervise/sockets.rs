@@ -165,7 +165,8 @@ pub(super) fn text(address: &Address) -> String {
     }
 }
 
-fn bind(address: &Address) -> Result<OwnedFd, String> {
+/// A fresh socket at `address`, listening if it is of that kind.
+pub(super) fn bind(address: &Address) -> Result<OwnedFd, String> {
     match address {
         Address::Tcp(address) => bind_internet(*address, SocketType::STREAM).map_err(|e| e.to_string()),
         Address::Udp(address) => bind_internet(*address, SocketType::DGRAM).map_err(|e| e.to_string()),

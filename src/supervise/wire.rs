@@ -36,6 +36,9 @@ pub struct WorkerSpec {
     pub loaded: Option<LoadedKey>,
     /// how it is started
     pub launch: Launch,
+    /// its `{loaded}` is a writable copy of its own
+    #[serde(default)]
+    pub copies_loaded: bool,
     /// directories that must not be collected while it runs
     pub leases: Vec<PathBuf>,
     /// its listening sockets

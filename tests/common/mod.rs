@@ -254,6 +254,19 @@ pub fn workers(status: &Value) -> BTreeMap<String, Process> {
     status["workers"].as_array().unwrap().iter().filter(ready).filter_map(of).collect()
 }
 
+/// The example server; built where only one test was asked for.
+pub fn greeter() -> PathBuf {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let path = Path::new(PROGRAM).with_file_name("examples").join("greeter");
+    ONCE.call_once(|| {
+        if !path.exists() {
+            let mut command = Command::new(env!("CARGO"));
+            assert!(command.args(["build", "--quiet", "--example", "greeter"]).status().unwrap().success());
+        }
+    });
+    path
+}
+
 /// Sends a signal to a process that the test has started.
 pub fn signal_to(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();

@@ -151,6 +151,7 @@ impl Stage {
                 loaded: None,
                 mount: None,
             },
+            copies_loaded: false,
             leases: Vec::new(),
             listen: Listen::Sockets(BTreeMap::new()),
             ready: Ready::File("{run}/ready".into()),

@@ -7,12 +7,31 @@ use super::super::document::{DocumentError, quoted};
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
 use super::super::{Address, Command, HttpUrl, Probe, RelPath, Section};
-use super::{Group, Listen, Loader, Pipeline, Ready};
+use super::{Group, Listen, Loader, Pipeline, Ready, canary};
 
-const KEYS: [&str; 9] =
-    ["version", "mount", "check", "checks", "check_timeout", "loader", "worker", "workers", "probation"];
-const GROUP: [&str; 8] =
-    ["command", "instances", "listen", "env", "ready", "start_timeout", "grace_shutdown_time", "stop_signal"];
+const KEYS: [&str; 10] = [
+    "version",
+    "mount",
+    "check",
+    "checks",
+    "check_timeout",
+    "canary",
+    "loader",
+    "worker",
+    "workers",
+    "probation",
+];
+const GROUP: [&str; 9] = [
+    "command",
+    "instances",
+    "listen",
+    "loaded",
+    "env",
+    "ready",
+    "start_timeout",
+    "grace_shutdown_time",
+    "stop_signal",
+];
 pub(super) const READY: &str =
     "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
 const SIGNALS: [&str; 7] = ["TERM", "QUIT", "INT", "HUP", "USR1", "USR2", "WINCH"];
@@ -20,11 +39,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PROBATION: Duration = Duration::from_secs(10);
 
 /// What a placeholder can stand for at some place.
-struct Scope<'s> {
-    loader: bool,
-    sockets: Option<&'s Listen>,
+pub(super) struct Scope<'s> {
+    pub(super) loader: bool,
+    pub(super) sockets: Option<&'s Listen>,
     /// whether it is given the sockets, and not only told their addresses
-    passed: bool,
+    pub(super) passed: bool,
 }
 
 /// Reads a whole pipeline; `service` is the name of the group that `worker` is about.
@@ -36,11 +55,14 @@ pub(in crate::model) fn pipeline(root: &Field<'_>, service: &str) -> Result<Pipe
     }
     let loader = root.get("loader").map(|field| loader(&field)).transpose()?;
     let scope = Scope { loader: loader.is_some(), sockets: None, passed: false };
+    let workers = workers(root, service, loader.is_some())?;
+    let canary = root.get("canary").map(|field| canary::read(&field, &workers, loader.is_some()));
     Ok(Pipeline {
         mount: root.get("mount").map(|field| mount(&field)).transpose()?,
         checks: checks(root, &scope)?,
         check_timeout: limit(root, "check_timeout", LIMIT)?,
-        workers: workers(root, service, loader.is_some())?,
+        canary: canary.transpose()?,
+        workers,
         probation: root.get("probation").map_or(Ok(PROBATION), |field| field.duration(false))?,
         loader,
     })
@@ -125,6 +147,7 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
     let grace = field.get("grace_shutdown_time").map_or(Ok(LIMIT), |field| field.duration(false))?;
     Ok(Group {
         command,
+        copies_loaded: field.get("loaded").map_or(Ok(false), |field| copies(&field, loader))?,
         instances: field.get("instances").map_or(Ok(1), |field| field.number(1..=1000))?,
         env,
         ready: readiness(&ready, &scope, start_timeout)?,
@@ -228,17 +251,14 @@ fn readiness(field: &Field<'_>, scope: &Scope<'_>, start_timeout: Duration) -> R
 }
 
 /// `{http: URL}` or `{command: [..]}`: a question to a running worker.
-fn probe(field: &Field<'_>, what: &str, scope: &Scope<'_>) -> Result<Probe, DocumentError> {
+pub(super) fn probe(field: &Field<'_>, what: &str, scope: &Scope<'_>) -> Result<Probe, DocumentError> {
     let scope = Scope { passed: false, ..*scope };
     match (field.get("http"), field.get("command"), field.members(what)?.len()) {
         (Some(http), None, 1) => {
             let text = http.text("a URL like http://127.0.0.1:8080/health")?;
             placeholders(&http, text, &scope)?;
             let address = |name: &str| match scope.sockets {
-                Some(Listen::Sockets(sockets)) => sockets.get(name).map(|address| match address {
-                    Address::Tcp(at) | Address::Udp(at) => at.to_string(),
-                    Address::Unix(path) => path.clone(),
-                }),
+                Some(Listen::Sockets(sockets)) => sockets.get(name).map(Address::plain),
                 _ => None,
             };
             // as it may read when it is asked
@@ -255,6 +275,15 @@ fn probe(field: &Field<'_>, what: &str, scope: &Scope<'_>) -> Result<Probe, Docu
         }
         (None, Some(line), 1) => Ok(Probe::Command(command(&line, &scope)?)),
         _ => Err(field.error(format!("expected one of {what}"))),
+    }
+}
+
+fn copies(field: &Field<'_>, loader: bool) -> Result<bool, DocumentError> {
+    match field.text("`copy` or `shared`")? {
+        "copy" if !loader => Err(field.error("`copy` needs a `loader`, and the pipeline has none")),
+        "copy" => Ok(true),
+        "shared" => Ok(false),
+        _ => Err(field.expected("`copy` or `shared`")),
     }
 }
 

@@ -44,6 +44,7 @@ fn p5_the_example_for_nginx_is_read() {
         command: words(&["nginx", "-g", "daemon off; pid {run}/nginx.pid;"]),
         instances: 1,
         listen: Listen::Inherit("NGINX".to_owned()),
+        copies_loaded: false,
         env: BTreeMap::new(),
         ready: Ready::File("{run}/nginx.pid".to_owned()),
         start_timeout: Duration::from_secs(30),
@@ -100,9 +101,37 @@ fn p15_a_probe_is_a_url_or_a_command() {
 }
 
 #[test]
+fn p40_a_canary_tries_one_group() {
+    let worker = "worker: {command: a, ready: notify, listen: {http: \"tcp://[::]:80\", udp: \"udp://127.0.0.1:53\"}}\n";
+    let read =
+        |canary: &str| parse(&format!("version: 1\ncanary: {canary}\n{worker}")).unwrap().canary.unwrap();
+    let canary = read("{probe: {http: \"http://{addr:http}/health\"}}");
+    assert_eq!((canary.worker.as_str(), canary.network), ("web", Network::Host));
+    assert_eq!(canary.probe, Probe::Http("http://{addr:http}/health".to_owned()));
+    let canary = read(
+        "{worker: web, network: private, addresses: [10.0.0.1, \"fe00::1\"], probe: {command: [dig, \"@{addr:udp}\"]}}",
+    );
+    assert_eq!(canary.network, Network::Private);
+    assert_eq!(canary.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "fe00::1"]);
+    assert_eq!(canary.probe, Probe::Command(words(&["dig", "@{addr:udp}"])));
+}
+
+#[test]
+fn p41_a_group_may_want_copies() {
+    let read = |loaded: &str| {
+        let text = format!(
+            "version: 1\nloader: {{command: \"l {{loaded}}\"}}\nworker: {{command: a, ready: notify{loaded}}}\n"
+        );
+        parse(&text).unwrap().workers["web"].copies_loaded
+    };
+    assert!(read(", loaded: copy") && !read(", loaded: shared") && !read(""));
+}
+
+#[test]
 fn p4_every_refusal_says_where_and_what() {
-    let top = "version, mount, check, checks, check_timeout, loader, worker, workers, probation";
-    let group = "command, instances, listen, env, ready, start_timeout, grace_shutdown_time, stop_signal";
+    let top = "version, mount, check, checks, check_timeout, canary, loader, worker, workers, probation";
+    let group =
+        "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
@@ -110,6 +139,11 @@ fn p4_every_refusal_says_where_and_what() {
     // above `worker:` in each of these stand two lines
     let worker = |rest: &str| format!("version: 1\nworker:\n  {}\n", rest.replace('\n', "\n  "));
     let loader = |rest: &str| format!("version: 1\nloader:\n  {}\n", rest.replace('\n', "\n  "));
+    let canary = |canary: &str| {
+        format!(
+            "version: 1\ncanary: {canary}\nworker:\n  command: a\n  ready: notify\n  listen: {{http: \"tcp://[::1]:80\"}}\n"
+        )
+    };
     let top_level = |rest: &str| format!("version: 1\n{rest}\n");
     let cases: Vec<(String, String)> = vec![
         // the document
@@ -119,7 +153,21 @@ fn p4_every_refusal_says_where_and_what() {
         ("version: 2".into(), "1:10: version: expected 1, found 2".into()),
         ("version: '1'".into(), "1:10: version: expected 1, found \"1\"".into()),
         (top_level("wokers: {}"), format!("2:1: wokers: unknown key, expected one of {top} (did you mean `workers`?)")),
-        (top_level("canary: {}"), format!("2:1: canary: unknown key, expected one of {top}")),
+        // the canary
+        (top_level("canary: {probe: {command: a}}"), "2:1: canary: expected a worker to try, found a pipeline without any".into()),
+        (canary("{}"), "2:9: canary: expected the key `probe` ({command: [..]} or {http: url})".into()),
+        (canary("{probe: a}"), "2:17: canary.probe: expected {command: [..]} or {http: url}, found \"a\"".into()),
+        (canary("{probe: {}}"), "2:17: canary.probe: expected one of {command: [..]} or {http: url}".into()),
+        (canary("{worker: b, probe: {command: a}}"), "2:18: canary.worker: expected one of the groups: web, found \"b\"".into()),
+        (canary("{network: none, probe: {command: a}}"), "2:19: canary.network: expected `host` or `private`, found \"none\"".into()),
+        (canary("{addresses: [127.0.0.2], probe: {command: a}}"), "2:10: canary.addresses: expected `network: private` with it: only there are addresses made".into()),
+        (canary("{network: private, addresses: [\"127.0.0.2:80\"], probe: {command: a}}"), "2:40: canary.addresses[0]: expected an IP address without a port, found \"127.0.0.2:80\"".into()),
+        (canary("{probe: {command: \"a {fd:http}\"}}"), "2:27: canary.probe.command: `{fd:http}` has no meaning here: only the worker itself has its sockets; `{addr:http}` has their address".into()),
+        (canary("{probe: {command: \"a {addr:dns}\"}}"), "2:27: canary.probe.command: `{addr:dns}` needs `dns` in `listen`, which has http".into()),
+        (canary("{probe: {http: \"http://localname/\"}}"), "2:24: canary.probe.http: expected a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health, found \"http://localname/\" (the address is numeric, like 127.0.0.1:80 or [::1]:80)".into()),
+        (worker("command: a\nready: notify\nlisten: {inherit: A}\n").replace("worker:", "canary: {probe: {command: a}}\nworker:"), "2:9: canary: `web` binds its sockets by itself (`inherit`), where the clients are: write `network: private`".into()),
+        (worker("command: a\nready: notify\nloaded: copy"), "5:11: worker.loaded: `copy` needs a `loader`, and the pipeline has none".into()),
+        (worker("command: a\nready: notify\nloaded: link"), "5:11: worker.loaded: expected `copy` or `shared`, found \"link\"".into()),
         (top_level("mount: etc/nginx"), "2:8: mount: expected an absolute path below / with no empty, `.` or `..` part, found \"etc/nginx\"".into()),
         (top_level("mount: /etc/../x"), "2:8: mount: expected an absolute path below / with no empty, `.` or `..` part, found \"/etc/../x\"".into()),
         (top_level("mount: /"), "2:8: mount: expected an absolute path below / with no empty, `.` or `..` part, found \"/\"".into()),

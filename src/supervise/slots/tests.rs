@@ -15,6 +15,7 @@ fn spec(generation: u8) -> WorkerSpec {
             loaded: None,
             mount: None,
         },
+        copies_loaded: false,
         leases: Vec::new(),
         listen: Listen::Sockets(BTreeMap::new()),
         ready: Ready::Notify,
