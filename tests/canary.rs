@@ -532,3 +532,25 @@ fn a21_a_disk_too_full_for_the_copy_is_a_failed_start_that_says_so() {
     );
     assert_eq!(get(address(port)).as_deref(), Ok("one"));
 }
+
+#[test]
+fn a7_a_loader_that_never_stops_talking_is_ended_and_its_last_words_are_told() {
+    let (sandbox, port) = serving();
+    let child = sandbox.path("child");
+    let loads = format!(
+        "loader: {{timeout: 1s, command: [sh, -c, 'sleep 1000 & echo $! > {}; yes flood | head -c 30000000; echo stuck with {{loaded}}; wait']}}\n",
+        child.display()
+    );
+    let bad = Greeter { body: "bad", pipeline: &loads, ..Greeter::default() };
+    let id = push(&sandbox, port, bad);
+    let outcome = sandbox.json(&["activate", &id], 1);
+    assert_eq!((&outcome["verdict"], &outcome["stage"]), (&"failed".into(), &"loader".into()), "{outcome:#}");
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.starts_with("loader: it took longer than 1s and was killed\n"), "{reason:.200}");
+    assert!(reason.lines().last().unwrap().starts_with("stuck with /"), "{} bytes", reason.len());
+    assert!(reason.len() < 66_000, "{}", reason.len());
+    let pid = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
+    until("its child is gone", || process(pid).is_none());
+    assert!(std::fs::metadata(sandbox.path("store/run/log/stages.log")).unwrap().len() < 70_000);
+    assert_eq!(get(address(port)).as_deref(), Ok("one"));
+}

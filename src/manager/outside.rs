@@ -413,7 +413,12 @@ type Done = Result<Finished, OneShotError>;
 
 /// The reason a program failed: how it ended and the end of what it said.
 pub(super) fn verdict_of(name: &str, done: Done) -> Result<(), String> {
-    let finished = done.map_err(|e| format!("{name}: {}", chain(&e)))?;
+    let finished = done.map_err(|error| match &error {
+        OneShotError::TimedOut { output_tail, .. } if !output_tail.is_empty() => {
+            format!("{name}: {error}\n{output_tail}")
+        }
+        _ => format!("{name}: {}", chain(&error)),
+    })?;
     if finished.status.success() {
         return Ok(());
     }

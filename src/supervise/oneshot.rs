@@ -14,13 +14,11 @@ use crate::fsx::{Dir, FsError, Lock};
 
 use super::exec::Start;
 use super::launch::{self, Given};
+use super::output::Output;
 use super::probe::Subject;
 use super::process::{self, Ended};
 use super::wire::Launch;
 use super::{clock, spawn};
-
-/// How much of the end of the output is handed back.
-const TAIL: u64 = 64 << 10;
 
 /// A command to run to its end.
 #[derive(Clone, Debug)]
@@ -31,7 +29,8 @@ pub struct OneShot {
     pub run: PathBuf,
     /// its limit
     pub timeout: Duration,
-    /// where its output is appended; made with 0640
+    /// where the last 64 KiB of its output are appended, at its end; made with 0640. Beyond 1 MiB the log is put
+    /// aside as `NAME.1`
     pub output: PathBuf,
 }
 
@@ -117,11 +116,14 @@ pub fn run(shot: &OneShot, program: &Path, cancel: &Cancel) -> Result<Finished, 
     let files = |source| OneShotError::Files { source };
     let not_started = |why: String| OneShotError::NotStarted { why };
     let scratch = Scratch::new(&shot.run).map_err(files)?;
-    let (log, from) = open_output(&shot.output).map_err(files)?;
     let run_text = scratch.path().to_str().ok_or_else(|| not_started("its path is not UTF-8".into()))?;
     let given = Given { run: run_text, parent: Some(std::process::id()), ..Given::default() };
     let start = launch::start(&shot.launch, &given).map_err(|e| not_started(e.to_string()))?;
-    to_the_end(&start, (log, from), shot.timeout, &shot.output, program, cancel)
+    let (done, output) = to_the_end(&start, shot.timeout, program, cancel)?;
+    if let Err(error) = output.log(&shot.output) {
+        tracing::warn!("the output is not logged: {}", super::record::chain(&error));
+    }
+    done
 }
 
 /// Runs `launch`, which is about the running worker `subject`, to its end: as [`run`], but `{run}` is the
@@ -136,8 +138,6 @@ pub(super) fn run_about(
 ) -> Result<Finished, OneShotError> {
     let files = |source| OneShotError::Files { source };
     let scratch = Scratch::new(&subject.run).map_err(files)?;
-    let output = scratch.path().join("output");
-    let log = open_output(&output).map_err(files)?;
     let given = Given {
         scratch: Some(scratch.path()),
         parent: Some(std::process::id()),
@@ -145,33 +145,34 @@ pub(super) fn run_about(
         ..*given
     };
     let start = launch::start(launch, &given).map_err(|e| OneShotError::NotStarted { why: e.to_string() })?;
-    to_the_end(&start, log, timeout, &output, program, cancel)
+    to_the_end(&start, timeout, program, cancel)?.0
 }
 
 fn to_the_end(
     start: &Start,
-    (log, from): (OwnedFd, u64),
     timeout: Duration,
-    output: &Path,
     program: &Path,
     cancel: &Cancel,
-) -> Result<Finished, OneShotError> {
+) -> Result<(Result<Finished, OneShotError>, Output), OneShotError> {
     let not_started = |why: String| OneShotError::NotStarted { why };
     let began = clock::now();
     let deadline = clock::after(timeout);
-    let mut child = spawn::spawn(program, log, Vec::new()).map_err(|e| not_started(e.to_string()))?;
+    let (mut output, write) = Output::new().map_err(|e| not_started(e.to_string()))?;
+    let mut child = spawn::spawn(program, write, Vec::new()).map_err(|e| not_started(e.to_string()))?;
     if let Err(error) = child.tell(start) {
         child.end();
         return Err(not_started(error.to_string()));
     }
-    let outcome = wait(&child.pidfd, cancel, deadline);
+    let outcome = wait(&child.pidfd, &mut output, cancel, deadline);
     let status = child.end(); // one that has ended keeps its status; this kills what it left behind
-    let tail = || tail(output, from, TAIL);
-    match outcome {
-        Outcome::Ended => Ok(Finished { status, output_tail: tail(), took: clock::now() - began }),
-        Outcome::Overdue => Err(OneShotError::TimedOut { limit: timeout, output_tail: tail() }),
+    output.take();
+    let output_tail = output.tail();
+    let done = match outcome {
+        Outcome::Ended => Ok(Finished { status, output_tail, took: clock::now() - began }),
+        Outcome::Overdue => Err(OneShotError::TimedOut { limit: timeout, output_tail }),
         Outcome::Cancelled => Err(OneShotError::Cancelled),
-    }
+    };
+    Ok((done, output))
 }
 
 enum Outcome {
@@ -180,31 +181,25 @@ enum Outcome {
     Cancelled,
 }
 
-fn wait(child: &OwnedFd, cancel: &Cancel, deadline: std::time::Instant) -> Outcome {
+fn wait(child: &OwnedFd, output: &mut Output, cancel: &Cancel, deadline: std::time::Instant) -> Outcome {
     loop {
-        let mut fds = [PollFd::new(child, PollFlags::IN), PollFd::new(&*cancel.event, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(child, PollFlags::IN), PollFd::new(&*cancel.event, PollFlags::IN)];
+        fds.extend(output.fd().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let left = clock::until(deadline);
         let _ = rustix::event::poll(&mut fds, Some(&process::timespec(left)));
-        if !fds[0].revents().is_empty() {
+        let (ended, cancelled) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        drop(fds);
+        output.take();
+        if ended {
             return Outcome::Ended;
         }
-        if !fds[1].revents().is_empty() {
+        if cancelled {
             return Outcome::Cancelled;
         }
         if left.is_zero() {
             return Outcome::Overdue;
         }
     }
-}
-
-/// Opens `output` for appending, and says where what comes now will begin.
-fn open_output(output: &Path) -> Result<(OwnedFd, u64), FsError> {
-    let parent = output.parent().unwrap_or(Path::new("/"));
-    let name = output.file_name().unwrap_or_default();
-    let (file, _) = Dir::create_all(parent, 0o755)?.append_file(name, 0o640)?;
-    let (file, _) = file.into_parts();
-    let from = crate::fsx::Meta::of_fd(&file, output)?.len;
-    Ok((file.into(), from))
 }
 
 /// The end of the file `output` from `from` on, as text; empty where it cannot be read.

@@ -51,6 +51,28 @@ fn w3_a_one_shot_runs_to_its_end_and_leaves_nothing() {
 }
 
 #[test]
+fn w3_only_the_end_of_what_a_one_shot_says_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = run(&shot(dir.path(), "yes flood | head -c 48000000; echo the end; exit 4")).unwrap();
+    assert_eq!(done.status, Ended::Exited(4));
+    assert!(done.output_tail.ends_with("flood\nthe end"));
+    assert!(done.output_tail.len() > 60_000 && done.output_tail.len() <= 65_536);
+    let log = fs::read(dir.path().join("output")).unwrap();
+    assert!(log.len() <= 65_536 && log.ends_with(b"the end\n"), "{} bytes", log.len());
+    // one that never stops is ended by its limit all the same
+    let mut shot = shot(dir.path(), "echo $$ > child; exec yes flood");
+    shot.timeout = Duration::from_millis(400);
+    let error = run(&shot).unwrap_err();
+    assert!(
+        matches!(&error, OneShotError::TimedOut { output_tail, .. } if output_tail.ends_with("flood")),
+        "{error}"
+    );
+    let pid: u32 = fs::read_to_string(dir.path().join("child")).unwrap().trim().parse().unwrap();
+    assert!(Process::of(pid).is_none());
+    nothing_left(dir.path());
+}
+
+#[test]
 fn w3_a_one_shot_that_takes_too_long_is_killed_with_its_children() {
     let dir = tempfile::tempdir().unwrap();
     let mut shot = shot(dir.path(), "sleep 1000 & echo $! > child; echo working; wait");
