@@ -268,6 +268,45 @@ fn a20_a_group_that_is_asked_whether_it_is_ready_is_asked_on_the_canary_s_socket
 }
 
 #[test]
+fn a20_a_canary_gets_every_socket_of_its_group_elsewhere() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let (http, udp) = (port(), port());
+    let (seen, real) = (sandbox.path("seen"), sandbox.path("real.sock"));
+    sandbox.write("two/body", "two");
+    sandbox.write(
+        "two/start",
+        &format!(
+            "echo \"$POINTSMAN_INSTANCE $LISTEN_FDNAMES $*\" >> {}; test -S \"$2\" || exit 5\nexec {}\n",
+            seen.display(),
+            greeter().display()
+        ),
+    );
+    for network in ["host", "private"] {
+        let pipeline = format!(
+            "version: 1\nprobation: 0s\ncanary: {{network: {network}, probe: {{command: [test, -S, '{{addr:sock}}']}}}}\nworker:\n  \
+             command: [sh, '{{config}}/start', '{{addr:http}}', '{{addr:sock}}', '{{addr:udp}}', '{{fd:udp}}']\n  ready: notify\n  \
+             listen: {{http: 'tcp://127.0.0.1:{http}', sock: 'unix://{}', udp: 'udp://127.0.0.1:{udp}'}}\n",
+            real.display()
+        );
+        sandbox.write("two/pointsman.yaml", &pipeline);
+        let outcome = sandbox.json(&["deploy", "two"], 0);
+        assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+        let text = std::fs::read_to_string(&seen).unwrap();
+        let [canary, worker] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let real = format!("127.0.0.1:{http} {} 127.0.0.1:{udp} 5", real.display());
+        assert_eq!(worker, format!("1 http:sock:udp {real}"));
+        let words: Vec<&str> = canary.split(' ').collect();
+        assert_eq!((words[0], words[1], words[5]), ("0", "http:sock:udp", "5"));
+        assert!(words[3].ends_with("/listen-sock"), "{canary}");
+        let elsewhere = words[2] != format!("127.0.0.1:{http}") && words[4] != format!("127.0.0.1:{udp}");
+        assert_eq!(elsewhere, network == "host", "{canary}");
+        std::fs::remove_file(&seen).unwrap();
+    }
+    nothing_left(&sandbox);
+}
+
+#[test]
 fn a20_whatever_a_canary_has_started_is_gone_afterwards() {
     let (sandbox, port) = serving();
     let before = format!(
