@@ -70,3 +70,41 @@ fn a25_a_last_answer_of_no_ends_no_probation() {
     );
     assert_eq!(sandbox.current(), Some(one));
 }
+
+/// Insists on being alone: a second one beside it fails.
+fn alone(sandbox: &Sandbox, then: &str) -> String {
+    let at = sandbox.path("alone").display().to_string();
+    format!(
+        "mkdir {at}-$POINTSMAN_INSTANCE || exit 9\ntrap 'sleep 0.1; rmdir {at}-$POINTSMAN_INSTANCE; exit 0' TERM\n{then}\nwhile :; do sleep 0.01; done"
+    )
+}
+
+#[test]
+fn a26_stop_first_replaces_one_after_the_other_and_puts_the_old_one_back() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let words = "ready: {file: '{run}/ready'}\nreplace: stop-first\nprobation: 0s";
+    let script = alone(&sandbox, "echo 1 > $POINTSMAN_RUN/ready");
+    let one = push(&sandbox, "one", &script, words);
+    sandbox.run(&["activate", &one], 0);
+    let first = sandbox.workers();
+    let two = push(&sandbox, "two", &format!("{script}\n# two"), words);
+    let plan = sandbox.run(&["activate", "--dry-run", &two], 0);
+    assert!(plan.contains("the old one ends before the new one starts"), "{plan}");
+    let outcome = sandbox.json(&["activate", &two], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    assert!(first.values().all(|process| !process.is_alive()));
+
+    // the second instance fails: both are put back, one after the other
+    let bad = "[ $POINTSMAN_INSTANCE = 1 ] || { rmdir ALONE; echo second to none; exit 3; }\necho 1 > $POINTSMAN_RUN/ready";
+    let bad = bad.replace("ALONE", &sandbox.path("alone-2").display().to_string());
+    let bad = push(&sandbox, "bad", &alone(&sandbox, &bad), words);
+    let outcome = sandbox.json(&["activate", &bad], 1);
+    assert_eq!(outcome["verdict"], "reverted", "{outcome:#}");
+    assert!(outcome["reason"].as_str().unwrap().contains("second to none"), "{outcome:#}");
+    assert_eq!((sandbox.current().as_ref(), sandbox.workers().len()), (Some(&two), 2));
+    let status = sandbox.status();
+    let generations: Vec<_> =
+        status["workers"].as_array().unwrap().iter().map(|w| &w["generation"]).collect();
+    assert_eq!(generations, [two.as_str(), two.as_str()], "{status:#}");
+}

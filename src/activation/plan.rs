@@ -1,6 +1,6 @@
 //! The plan: every step of an activation and the reason for each, chosen before the first one runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub struct Facts {
     pub canary: Option<CanaryFacts>,
     /// the target's slots and how long each may take to get ready
     pub slots: BTreeMap<Slot, Duration>,
+    /// those of them in which the old process ends before the new one is started
+    pub stop_first: BTreeSet<Slot>,
     /// how long the workers must live
     pub probation: Duration,
     /// the slots as they run: the accepted process of each
@@ -227,8 +229,12 @@ pub fn plan(facts: &Facts) -> Plan {
     let swings = facts.current != Some(facts.target);
     let mut replaced = Vec::new();
     for (slot, limit) in &facts.slots {
-        let (run, why) =
+        let (run, mut why) =
             if facts.pointer_only { (false, asked_pointer_only()) } else { replacement(facts, slot) };
+        let runs = facts.running.iter().any(|running| running.slot == *slot);
+        if run && runs && facts.stop_first.contains(slot) {
+            why.push_str("; the old one ends before the new one starts");
+        }
         replaced.push(PlannedStep {
             stage: Stage::Workers,
             act: Act::Replace(slot.clone()),

@@ -30,6 +30,10 @@ struct World {
     current: Option<GenerationId>,
     /// what each slot accepted
     slots: BTreeMap<Slot, GenerationId>,
+    /// slots in which the old process ends before the new one is started
+    stop_first: bool,
+    /// slots where nothing may be running, whatever they accepted
+    down: BTreeSet<Slot>,
     /// programs that passed, and a probation that was outlived
     proven: BTreeSet<usize>,
     working: Option<usize>,
@@ -71,6 +75,7 @@ impl Walk {
         {
             // it got ready a moment before it was called off
             let mut late = World { ensuring: None, ..world.clone() };
+            late.down.remove(&slot);
             late.slots.insert(slot, generation);
             self.perform(activation, actions.clone(), late);
         }
@@ -82,13 +87,19 @@ impl Walk {
             match action {
                 Action::Mark(durable) => world.marks.push(durable.into()),
                 Action::Do(at) => world.working = Some(at),
-                Action::Ensure(slot, generation) => world.ensuring = Some((slot, generation)),
+                Action::Ensure(slot, generation) => {
+                    if world.stop_first && world.slots.contains_key(&slot) {
+                        world.down.insert(slot.clone());
+                    }
+                    world.ensuring = Some((slot, generation));
+                }
                 Action::Deadline(waiting, _) => world.deadlines = vec![waiting],
                 Action::Cancel => (world.working, world.ensuring) = (None, None),
                 Action::SwingBack(to) => world.swinging_back = Some(to),
                 Action::Settle(keep) => {
                     let served = world.current.is_some() && !world.trouble;
                     world.slots.retain(|slot, _| keep.contains(slot));
+                    world.down.retain(|slot| keep.contains(slot));
                     assert!(!served || keep.iter().all(|slot| world.slots.contains_key(slot)), "{world:?}");
                 }
                 Action::Report(at, result, note) => {
@@ -139,6 +150,9 @@ impl Walk {
     fn finished(&mut self, activation: &Activation, world: &World) {
         let verdict = world.verdict.expect("finished without a verdict");
         *self.ends.entry(verdict.to_string()).or_default() += 1;
+        if verdict != Verdict::Stuck {
+            assert!(world.down.is_empty(), "left without a process: {world:?}");
+        }
         let all = |generation| world.slots.values().all(|accepted| *accepted == generation);
         match verdict {
             Verdict::Good | Verdict::Unchanged | Verdict::Unconfirmed => {
@@ -188,6 +202,7 @@ impl Walk {
         let candidate = world.ensuring.take();
         let mut worlds = vec![world.clone()];
         if let Some((slot, generation)) = candidate {
+            world.down.remove(&slot);
             world.slots.insert(slot, generation);
             worlds.push(world);
         }
@@ -199,7 +214,8 @@ impl Walk {
                 target: to(),
                 current: world.current,
                 boot: BOOT,
-                alive: true,
+                // what has been started on the target
+                alive: !world.slots.iter().any(|(slot, id)| *id == to() && world.down.contains(slot)),
                 expired: false,
             };
             let recovery = recover(&trace);
@@ -245,6 +261,7 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
     if let Some((slot, generation)) = world.ensuring.clone() {
         let mut ready = World { ensuring: None, ..world.clone() };
         ready.slots.insert(slot.clone(), generation);
+        ready.down.remove(&slot);
         all.push((Observation::WorkerReady { slot: slot.clone(), generation }, ready));
         let failed = World { ensuring: None, trouble: undone(world), ..world.clone() };
         all.push((Observation::WorkerFailed { slot, generation, why: why() }, failed));
@@ -325,6 +342,8 @@ fn world(from: Option<GenerationId>, slots: u32) -> World {
         from,
         current: from,
         slots: from.iter().flat_map(|from| (1..=slots).map(|i| (slot(i), *from))).collect(),
+        stop_first: false,
+        down: BTreeSet::new(),
         proven: BTreeSet::new(),
         working: None,
         ensuring: None,
@@ -359,6 +378,7 @@ fn facts(world: &World) -> Facts {
         check_timeout: second,
         canary: Some(CanaryFacts { what: "one worker".to_owned(), seen_good: false, limit: second }),
         slots: (1..=2).map(|i| (slot(i), second)).collect(),
+        stop_first: if world.stop_first { [slot(1), slot(2)].into() } else { BTreeSet::new() },
         probation: second,
         running: running(world),
         changes: BTreeMap::new(),
@@ -374,7 +394,8 @@ fn key() -> LoadedKey {
 fn running(world: &World) -> Vec<Running> {
     let of = |(slot, generation): (&Slot, &GenerationId)| {
         let loaded = (*generation == to()).then(key);
-        Running { slot: slot.clone(), generation: *generation, loaded, ready: true }
+        let ready = !world.down.contains(slot);
+        Running { slot: slot.clone(), generation: *generation, loaded, ready }
     };
     world.slots.iter().map(of).collect()
 }
@@ -406,6 +427,15 @@ fn a20_a_rollback_tries_only_what_this_machine_has_never_seen_good() {
     assert!(runs(Request::Activate, true).0);
     for request in [Request::Rollback, Request::Restart, Request::Start] {
         assert_eq!(runs(request, true), (false, format!("this machine has seen {} good", to().short())));
+    }
+}
+
+#[test]
+fn a26_a_change_that_stops_first_leaves_no_slot_without_a_process() {
+    let walk = Walk::all(facts, World { stop_first: true, ..world(Some(from()), 2) });
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+    for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
+        assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
     }
 }
 

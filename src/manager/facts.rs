@@ -8,7 +8,8 @@ use crate::activation::{Facts, LoaderFacts, Plan, Running, plan, way_back};
 use crate::fsx;
 use crate::model::placeholder::expand;
 use crate::model::{
-    Command, ContentHash, Delta, GenerationId, How, LoadedKey, Manifest, Pipeline, Request, Retention, Slot,
+    Command, ContentHash, Delta, GenerationId, Group, How, LoadedKey, Manifest, Pipeline, Replace, Request,
+    Retention, Slot,
 };
 use crate::store::Store;
 use crate::supervise::WorkerReport;
@@ -131,8 +132,23 @@ pub(super) fn prepare(
         Some(_) => super::canary::facts(service, &target, store.was_good(wish.target)?),
         None => None,
     };
+    // where one process ends before the next is started, that is waited for too: what runs there may be of either
+    let turns = |launchable: &Launchable| -> BTreeMap<Slot, Duration> {
+        let turns = launchable.slots().filter(|(_, group)| group.replace == Replace::StopFirst);
+        turns.map(|(slot, _)| (slot, Duration::ZERO)).collect()
+    };
+    let mut stop_first = turns(&target);
+    stop_first.extend(back.as_ref().map(turns).unwrap_or_default());
+    for (slot, group) in target.slots().chain(back.iter().flat_map(Launchable::slots)) {
+        if let Some(grace) = stop_first.get_mut(&slot) {
+            *grace = (*grace).max(group.grace_shutdown_time);
+        }
+    }
     let limits = |launchable: &Launchable| -> BTreeMap<Slot, Duration> {
-        launchable.slots().map(|(slot, group)| (slot, group.start_timeout)).collect()
+        let limit = |slot: &Slot, group: &Group| {
+            group.start_timeout + stop_first.get(slot).copied().unwrap_or_default()
+        };
+        launchable.slots().map(|(slot, group)| (slot.clone(), limit(&slot, group))).collect()
     };
     let back_slots = back.as_ref().map(limits).unwrap_or_default();
     let facts = Facts {
@@ -151,6 +167,7 @@ pub(super) fn prepare(
         check_timeout: pipeline.check_timeout,
         canary,
         slots: limits(&target),
+        stop_first: stop_first.keys().cloned().collect(),
         probation: pipeline.probation,
         running,
         changes,

@@ -56,6 +56,7 @@ impl Launchable {
             start_timeout: group.start_timeout,
             grace_shutdown_time: group.grace_shutdown_time,
             stop_signal: group.stop_signal.clone(),
+            replace: group.replace,
         })
     }
 }

@@ -65,6 +65,8 @@ pub struct Group {
     pub grace_shutdown_time: Duration,
     /// the signal that asks it to finish: `TERM`, `QUIT`, ..
     pub stop_signal: String,
+    /// in which order a worker and its successor end and start
+    pub replace: Replace,
 }
 
 /// The listening sockets of a group.
@@ -89,6 +91,17 @@ pub enum Ready {
     After(Duration),
     /// this is answered with yes; it is asked again through probation
     Probe(Probe),
+}
+
+/// In which order a worker and its successor end and start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replace {
+    /// the new one is ready before the old one is asked to finish
+    #[default]
+    OneByOne,
+    /// the old one has ended before the new one is started: for programs that cannot be there twice
+    StopFirst,
 }
 
 impl Pipeline {

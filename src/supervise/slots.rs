@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ready, Slot};
+use crate::model::{Ready, Replace, Slot};
 
 use super::wire::{News, WorkerSpec};
 
@@ -39,6 +39,9 @@ pub(super) struct Worker {
     pub(super) spec: WorkerSpec,
     pub(super) role: Role,
     pub(super) ready: bool,
+    /// a candidate that is started when nobody leaves the slot any more
+    #[serde(default)]
+    pub(super) held: bool,
     /// leaving by SIGKILL, not by its stop signal
     pub(super) kill: bool,
     /// a leaver has had its stop signal: it gets no second one
@@ -133,8 +136,7 @@ impl Table {
             if candidate.event == event && same(&candidate.spec, &spec) {
                 return acts; // on its way
             }
-            (candidate.role, candidate.kill) = (Role::Leaving, true);
-            acts.push(Act::Kill(n));
+            acts.extend(self.give_up(n));
         }
         let place = self.places.entry(slot.clone()).or_default();
         if let Some(accepted) = &mut place.accepted
@@ -161,17 +163,87 @@ impl Table {
             }
             return acts;
         }
-        acts.push(Act::Start(self.add(event, spec, Role::Candidate)));
+        acts.extend(self.bring(event, spec));
         acts
+    }
+
+    /// Starts a candidate: beside the accepted process, or after that has ended.
+    fn bring(&mut self, event: u64, spec: WorkerSpec) -> Vec<Act> {
+        let slot = spec.slot.clone();
+        let n = self.add(event, spec, Role::Candidate);
+        if !self.takes_turns(&slot) {
+            return vec![Act::Start(n)];
+        }
+        let mut acts = Vec::new();
+        let accepted = self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut());
+        if let Some(old) = accepted.and_then(|accepted| accepted.worker.take())
+            && let Some(worker) = self.workers.get(&old)
+        {
+            let kill = !worker.ready;
+            acts.push(self.dismiss(old, kill));
+        }
+        match self.is_left(&slot) {
+            true => self.workers.get_mut(&n).expect("it was added above").held = true,
+            false => acts.push(Act::Start(n)),
+        }
+        acts
+    }
+
+    /// Ends candidate `n` without news.
+    fn give_up(&mut self, n: u64) -> Option<Act> {
+        let worker = self.workers.get_mut(&n)?;
+        if worker.held {
+            self.workers.remove(&n);
+            return None;
+        }
+        Some(self.dismiss(n, true))
+    }
+
+    /// Whether `slot` may have one process at a time only.
+    fn takes_turns(&self, slot: &Slot) -> bool {
+        let accepted = self.places.get(slot).and_then(|place| place.accepted.as_ref());
+        let workers = self.workers.values().map(|worker| &worker.spec).filter(|spec| spec.slot == *slot);
+        accepted
+            .map(|accepted| &accepted.spec)
+            .into_iter()
+            .chain(workers)
+            .any(|spec| spec.replace == Replace::StopFirst)
+    }
+
+    fn has_candidate(&self, slot: &Slot) -> bool {
+        self.workers.values().any(|worker| worker.role == Role::Candidate && worker.spec.slot == *slot)
+    }
+
+    fn is_left(&self, slot: &Slot) -> bool {
+        self.workers.values().any(|worker| worker.role == Role::Leaving && worker.spec.slot == *slot)
+    }
+
+    /// Whose turn it is where nobody leaves `slot` any more: the candidate's, or again the accepted one's.
+    fn next_turn(&mut self, slot: &Slot) -> Option<Act> {
+        if self.is_left(slot) {
+            return None;
+        }
+        match self.candidate_mut(slot) {
+            Some((n, candidate)) if candidate.held => {
+                candidate.held = false;
+                Some(Act::Start(n))
+            }
+            Some(_) => None,
+            None => self.fall_back(slot.clone()),
+        }
     }
 
     /// Gives up the candidates of `event`.
     pub(super) fn abandon(&mut self, event: u64) -> Vec<Act> {
+        let of_event = |(n, worker): (&u64, &Worker)| {
+            (worker.event == event && worker.role == Role::Candidate).then(|| (*n, worker.spec.slot.clone()))
+        };
+        let candidates: Vec<(u64, Slot)> = self.workers.iter().filter_map(of_event).collect();
         let mut acts = Vec::new();
-        for (n, worker) in &mut self.workers {
-            if worker.event == event && worker.role == Role::Candidate {
-                (worker.role, worker.kill) = (Role::Leaving, true);
-                acts.push(Act::Kill(*n));
+        for (n, slot) in candidates {
+            match self.give_up(n) {
+                Some(kill) => acts.push(kill),
+                None => acts.extend(self.next_turn(&slot)),
             }
         }
         for place in self.places.values_mut() {
@@ -191,7 +263,7 @@ impl Table {
         for n in numbers {
             let worker = &self.workers[&n];
             match worker.role {
-                Role::Candidate if gone(&worker.spec.slot) => acts.push(self.dismiss(n, true)),
+                Role::Candidate if gone(&worker.spec.slot) => acts.extend(self.give_up(n)),
                 Role::Accepted if gone(&worker.spec.slot) => {
                     let kill = !worker.ready;
                     acts.push(self.dismiss(n, kill));
@@ -281,10 +353,13 @@ impl Table {
 
     /// Process `n` is gone after a life of `lived`; `why` says how it ended, with its last output.
     pub(super) fn gone(&mut self, n: u64, why: String, lived: Duration) -> Vec<Act> {
-        let Some(worker) = self.workers.remove(&n) else { return Vec::new() };
+        let Some(worker) = self.workers.get(&n) else { return Vec::new() };
+        let turns = self.takes_turns(&worker.spec.slot);
+        let worker = self.workers.remove(&n).expect("it was there above");
         let (slot, generation) = (worker.spec.slot.clone(), worker.spec.generation);
         let mut acts = Vec::new();
         match worker.role {
+            Role::Leaving if turns => acts.extend(self.next_turn(&slot)),
             Role::Leaving if worker.kill => acts.extend(self.fall_back(slot)),
             Role::Leaving => {}
             Role::Candidate => {
@@ -327,6 +402,9 @@ impl Table {
     /// Starts what `slot` has accepted where no process of it is there, and no candidate that is to run the
     /// same in another way.
     pub(super) fn restart(&mut self, slot: &Slot) -> Vec<Act> {
+        if self.takes_turns(slot) && (self.is_left(slot) || self.has_candidate(slot)) {
+            return Vec::new(); // not its turn
+        }
         let candidate = self.candidate_mut(slot).map(|(_, candidate)| candidate.spec.clone());
         let accepted = self.places.get(slot).and_then(|place| place.accepted.as_ref());
         let waits = |accepted: &&Accepted| {
@@ -343,6 +421,7 @@ impl Table {
     /// recorded. What is ready or draining goes on; what was starting is killed and started again.
     pub(super) fn adopt(&mut self, alive: &BTreeSet<u64>) -> Vec<Act> {
         let mut acts = Vec::new();
+        let mut candidates = Vec::new();
         let numbers: Vec<u64> = self.workers.keys().copied().collect();
         for n in numbers {
             let worker = self.workers[&n].clone();
@@ -364,7 +443,7 @@ impl Table {
                     }
                     let slot = worker.spec.slot.clone();
                     if worker.role == Role::Candidate {
-                        acts.push(Act::Start(self.add(worker.event, worker.spec, Role::Candidate)));
+                        candidates.push((worker.event, worker.spec));
                     } else if let Some(accepted) =
                         self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut())
                     {
@@ -373,6 +452,9 @@ impl Table {
                     }
                 }
             }
+        }
+        for (event, spec) in candidates {
+            acts.extend(self.bring(event, spec));
         }
         // those that waited for their next start
         for (slot, place) in &self.places {
@@ -394,6 +476,7 @@ impl Table {
                 spec,
                 role,
                 ready: false,
+                held: false,
                 kill: false,
                 told: false,
                 verdict: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Slot};
+use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Replace, Slot};
 
 /// How to start a process on a generation: everything `pointsman __exec` needs that does not differ
 /// from one start to the next.
@@ -51,6 +51,9 @@ pub struct WorkerSpec {
     pub grace_shutdown_time: Duration,
     /// asks it to finish: `TERM`, `QUIT`, ..
     pub stop_signal: String,
+    /// in which order it and its predecessor or successor start and end
+    #[serde(default)]
+    pub replace: Replace,
 }
 
 /// What the manager asks of a supervisor.
@@ -158,6 +161,8 @@ pub enum WorkerState {
     Draining,
     /// exited unasked; waits to be started again
     Failed,
+    /// gave its place to a successor that has not got ready yet; is started again if that fails
+    Stopped,
 }
 
 /// News under its number: what a connection carries after [`Ask::Listen`] was accepted, one a line.

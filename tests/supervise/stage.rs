@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Slot};
+use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Replace, Slot};
 use pointsman::supervise::client::{self, Client, NewsStream};
 use pointsman::supervise::{Launch, News, WorkerReport, WorkerSpec, WorkerState};
 use rustix::process::{Pid, Signal};
@@ -158,6 +158,7 @@ impl Stage {
             start_timeout: Duration::from_secs(10),
             grace_shutdown_time: Duration::from_secs(10),
             stop_signal: "TERM".into(),
+            replace: Replace::OneByOne,
         }
     }
 

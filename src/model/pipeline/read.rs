@@ -7,7 +7,7 @@ use super::super::document::{DocumentError, quoted};
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
 use super::super::{Address, Command, HttpUrl, Probe, RelPath, Section};
-use super::{Group, Listen, Loader, Pipeline, Ready, canary};
+use super::{Group, Listen, Loader, Pipeline, Ready, Replace, canary};
 
 const KEYS: [&str; 10] = [
     "version",
@@ -21,7 +21,7 @@ const KEYS: [&str; 10] = [
     "workers",
     "probation",
 ];
-const GROUP: [&str; 9] = [
+const GROUP: [&str; 10] = [
     "command",
     "instances",
     "listen",
@@ -31,6 +31,7 @@ const GROUP: [&str; 9] = [
     "start_timeout",
     "grace_shutdown_time",
     "stop_signal",
+    "replace",
 ];
 pub(super) const READY: &str =
     "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
@@ -154,6 +155,7 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
         start_timeout,
         grace_shutdown_time: grace,
         stop_signal: field.get("stop_signal").map_or(Ok("TERM".to_owned()), |field| signal(&field))?,
+        replace: field.get("replace").map_or(Ok(Replace::default()), |field| replace(&field))?,
         listen,
     })
 }
@@ -284,6 +286,14 @@ fn copies(field: &Field<'_>, loader: bool) -> Result<bool, DocumentError> {
         "copy" => Ok(true),
         "shared" => Ok(false),
         _ => Err(field.expected("`copy` or `shared`")),
+    }
+}
+
+fn replace(field: &Field<'_>) -> Result<Replace, DocumentError> {
+    match field.as_str() {
+        Some("one-by-one") => Ok(Replace::OneByOne),
+        Some("stop-first") => Ok(Replace::StopFirst),
+        _ => Err(field.expected("`one-by-one` or `stop-first`")),
     }
 }
 

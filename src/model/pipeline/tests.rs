@@ -33,6 +33,7 @@ workers:
   helper:
     command: helper
     ready: {after: 500ms}
+    replace: stop-first
 probation: 0s
 "#;
 
@@ -50,6 +51,7 @@ fn p5_the_example_for_nginx_is_read() {
         start_timeout: Duration::from_secs(30),
         grace_shutdown_time: Duration::from_secs(30),
         stop_signal: "QUIT".to_owned(),
+        replace: Replace::OneByOne,
     };
     let want = Pipeline {
         mount: Some("/etc/nginx".to_owned()),
@@ -81,6 +83,10 @@ fn p5_every_word_is_read() {
     assert_eq!((&resolver.ready, resolver.start_timeout), (&Ready::Notify, Duration::from_secs(60)));
     assert!(resolver.needs_loaded() && !pipeline.workers["helper"].needs_loaded());
     assert_eq!(pipeline.workers["helper"].ready, Ready::After(Duration::from_millis(500)));
+    assert_eq!(
+        (resolver.replace, pipeline.workers["helper"].replace),
+        (Replace::OneByOne, Replace::StopFirst)
+    );
     assert_eq!(parse("version: 1").unwrap(), Pipeline::pointer_only());
 }
 
@@ -130,8 +136,7 @@ fn p41_a_group_may_want_copies() {
 #[test]
 fn p4_every_refusal_says_where_and_what() {
     let top = "version, mount, check, checks, check_timeout, canary, loader, worker, workers, probation";
-    let group =
-        "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal";
+    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
@@ -213,6 +218,7 @@ fn p4_every_refusal_says_where_and_what() {
         (worker("command: a\nready: notify\ninstances: 1.5"), "5:14: worker.instances: expected a number from 1 to 1000, found 1.5".into()),
         (worker("command: a\nready: notify\nstop_signal: SIGQUIT"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"SIGQUIT\" (did you mean `QUIT`?)")),
         (worker("command: a\nready: notify\nstop_signal: KILL"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"KILL\"")),
+        (worker("command: a\nready: notify\nreplace: all"), "5:12: worker.replace: expected `one-by-one` or `stop-first`, found \"all\"".into()),
         // readiness
         (worker("command: a\nready: now"), format!("4:10: worker.ready: expected {ready}, found \"now\"")),
         (worker("command: a\nready: {tcp: x}"), "4:11: worker.ready.tcp: unknown key, expected one of file, http, command, after (did you mean `http`?)".into()),

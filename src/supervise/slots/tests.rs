@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Command, GenerationId, Listen, Ready};
+use crate::model::{Command, GenerationId, Listen, Ready, Replace};
 use crate::supervise::{Launch, WorkerState};
 
 fn spec(generation: u8) -> WorkerSpec {
@@ -22,6 +22,7 @@ fn spec(generation: u8) -> WorkerSpec {
         start_timeout: Duration::from_secs(1),
         grace_shutdown_time: Duration::from_secs(1),
         stop_signal: "TERM".into(),
+        replace: Replace::OneByOne,
     }
 }
 
@@ -162,4 +163,88 @@ fn w5_a_slot_that_waits_for_its_next_start_keeps_its_sockets() {
     assert!(table.needed_sockets().contains("inherit:web:tcp://127.0.0.1:80"));
     table.settle(&[]);
     assert!(table.needed_sockets().is_empty());
+}
+
+fn alone(generation: u8) -> WorkerSpec {
+    WorkerSpec { replace: Replace::StopFirst, ..spec(generation) }
+}
+
+#[test]
+fn w17_the_old_process_has_ended_before_the_new_one_is_started() {
+    // whichever of the two says so
+    for (old, new) in [(alone(1), alone(2)), (spec(1), alone(2)), (alone(1), spec(2))] {
+        let mut table = Table::default();
+        table.ensure(1, old, false);
+        table.ready(1, Vec::new());
+        assert_eq!(table.ensure(2, new.clone(), false), [Act::Drain(1)]);
+        assert_eq!(table.ensure(2, new.clone(), false), [], "on its way");
+        let states: Vec<_> = table.report().iter().map(|worker| (worker.state, worker.accepted)).collect();
+        let want =
+            [(WorkerState::Stopped, true), (WorkerState::Draining, false), (WorkerState::Starting, false)];
+        assert_eq!(states, want);
+        assert_eq!(table.gone(1, String::new(), Duration::ZERO), [Act::Start(2)]);
+        assert!(matches!(table.ready(2, Vec::new())[..], [Act::Tell(News::Ready { event: 2, .. })]));
+        assert_eq!(table.report().len(), 1);
+    }
+}
+
+#[test]
+fn w17_the_old_one_comes_back_where_the_new_one_fails_or_is_given_up() {
+    let begun = || {
+        let mut table = Table::default();
+        table.ensure(1, alone(1), false);
+        table.ready(1, Vec::new());
+        table.ensure(2, alone(2), false);
+        table
+    };
+    let slot = alone(1).slot;
+    let back = |mut table: Table| {
+        assert_eq!(table.restart(&slot), [Act::Start(3)]);
+        assert!(table.worker(3).is_some_and(|worker| worker.spec == alone(1)));
+    };
+    let zero = Act::Restart(slot.clone(), Duration::ZERO);
+    let mut failed = begun();
+    failed.gone(1, String::new(), Duration::ZERO);
+    let acts = failed.gone(2, "no".into(), Duration::ZERO);
+    assert!(matches!(&acts[..], [Act::Tell(News::Failed { .. }), restart] if *restart == zero), "{acts:?}");
+    back(failed);
+
+    let mut given_up = begun();
+    assert_eq!(given_up.abandon(2), [], "the old one still drains");
+    assert_eq!(given_up.restart(&slot), []);
+    assert_eq!(given_up.gone(1, String::new(), Duration::ZERO), std::slice::from_ref(&zero));
+    back(given_up);
+
+    // and whoever asks for it hears of it
+    let mut undone = begun();
+    assert_eq!(undone.ensure(2, alone(1), false), []);
+    assert_eq!(undone.gone(1, String::new(), Duration::ZERO), std::slice::from_ref(&zero));
+    assert_eq!(undone.restart(&slot), [Act::Start(3)]);
+    assert!(matches!(undone.ready(3, Vec::new())[..], [Act::Tell(News::Ready { event: 2, .. })]));
+
+    let mut killed = begun();
+    killed.gone(1, String::new(), Duration::ZERO);
+    assert_eq!(killed.abandon(2), [Act::Kill(2)]);
+    assert_eq!(killed.restart(&slot), [], "not while the other is there");
+    assert_eq!(killed.gone(2, String::new(), Duration::ZERO), [zero]);
+    back(killed);
+}
+
+#[test]
+fn w17_the_next_supervisor_goes_on_waiting() {
+    let mut table = Table::default();
+    table.ensure(1, alone(1), false);
+    table.ready(1, Vec::new());
+    table.ensure(2, alone(2), false);
+    let text = serde_json::to_string(&table).unwrap();
+    let mut again: Table = serde_json::from_str(&text).unwrap();
+    let acts = again.adopt(&[1].into());
+    assert!(
+        acts.contains(&Act::Drain(1)) && !acts.iter().any(|act| matches!(act, Act::Start(_))),
+        "{acts:?}"
+    );
+    assert_eq!(again.restart(&alone(1).slot), []);
+    assert_eq!(again.gone(1, String::new(), Duration::ZERO), [Act::Start(3)]);
+    let mut again: Table = serde_json::from_str(&text).unwrap();
+    assert!(again.adopt(&BTreeSet::new()).contains(&Act::Start(3)));
 }

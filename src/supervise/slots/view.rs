@@ -72,7 +72,10 @@ impl Table {
                     started: None,
                     generation: accepted.spec.generation,
                     loaded: accepted.spec.loaded,
-                    state: WorkerState::Failed,
+                    state: match self.takes_turns(slot) && (self.is_left(slot) || self.has_candidate(slot)) {
+                        true => WorkerState::Stopped,
+                        false => WorkerState::Failed,
+                    },
                     accepted: true,
                     exits: place.exits,
                     note: place.note.clone(),
