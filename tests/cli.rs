@@ -890,6 +890,7 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "steps",
         "slots",
         "finishes",
+        "in_place",
         "confirm",
     ];
     has(&["init", "--pipeline", "pushed"], &["store", "run", "host_file"]);

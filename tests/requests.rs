@@ -133,9 +133,11 @@ fn a17_a_rollback_takes_the_place_of_what_has_not_swung_yet() {
     let fifo = sandbox.path("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     // the check waits for somebody who never comes
-    let two = push(&sandbox, "two", &format!("version: 1\ncheck: [cat, {}]\n", fifo.display()));
+    let checking = sandbox.path("checking");
+    let check = format!("echo > {}; cat {}", checking.display(), fifo.display());
+    let two = push(&sandbox, "two", &format!("version: 1\ncheck: [sh, -c, '{check}']\n"));
     let activating = background(&sandbox, &["activate", &two]);
-    until("the check", || !sandbox.processes().is_empty() && sandbox.run(&["status"], 0).contains("event 2"));
+    until("the check", || checking.exists());
     let rollback = sandbox.json(&["rollback"], 0);
     assert_eq!(
         (rollback["verdict"].as_str(), rollback["serving"].as_str()),

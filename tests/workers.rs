@@ -108,3 +108,124 @@ fn a26_stop_first_replaces_one_after_the_other_and_puts_the_old_one_back() {
         status["workers"].as_array().unwrap().iter().map(|w| &w["generation"]).collect();
     assert_eq!(generations, [two.as_str(), two.as_str()], "{status:#}");
 }
+
+/// Answers with its rules, read at the start and on HUP. Does not start on poison.
+const READS: &str = r#"answer() { cat $POINTSMAN_CONFIG/rules/x > $POINTSMAN_RUN/new; mv $POINTSMAN_RUN/new $POINTSMAN_RUN/answer; }
+grep -q poison $POINTSMAN_CONFIG/rules/x && { echo poisoned; exit 3; }
+trap answer HUP
+answer
+while :; do sleep 0.01; done"#;
+
+/// Tells it, unless the rules say no.
+const TELLS: &str = "ready: {file: '{run}/answer'}
+reload:
+  if_only: [\"rules/**\"]
+  command: [sh, -c, 'grep -qE \"no|poison\" {config}/rules/x && { echo no thanks; exit 4; }; kill -HUP $POINTSMAN_PID; until cmp -s {config}/rules/x {run}/answer; do sleep 0.01; done']
+probation: 100ms";
+
+fn rules(sandbox: &Sandbox, name: &str, rules: &str) -> String {
+    sandbox.write(&format!("{name}/rules/x"), rules);
+    push(sandbox, name, READS, TELLS)
+}
+
+/// What each worker answers.
+fn answers(sandbox: &Sandbox) -> Vec<String> {
+    let mut answers = Vec::new();
+    for entry in std::fs::read_dir(sandbox.path("store/run/p")).unwrap().flatten() {
+        answers.extend(std::fs::read_to_string(entry.path().join("answer")).ok());
+    }
+    answers
+}
+
+fn whys(outcome: &serde_json::Value) -> String {
+    let steps = outcome["steps"].as_array().unwrap();
+    steps.iter().map(|step| format!("{}: {}\n", step["step"], step["why"])).collect()
+}
+
+#[test]
+fn a27_what_is_told_in_place_keeps_its_processes() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = rules(&sandbox, "one", "1");
+    sandbox.run(&["activate", &one], 0);
+    let first = sandbox.workers();
+    let two = rules(&sandbox, "two", "2");
+    let plan = sandbox.run(&["activate", "--dry-run", &two], 0);
+    assert!(plan.contains("told in place, only rules/** changed"), "{plan}");
+    let outcome = sandbox.json(&["activate", &two], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    assert_eq!((sandbox.workers(), answers(&sandbox)), (first.clone(), vec!["2".to_owned(); 2]));
+
+    // killed, it is started again on what it has accepted
+    let killed = first["web/1"];
+    common::signal_to(killed.pid, rustix::process::Signal::KILL);
+    sandbox.wait("two workers", |status| {
+        let now = common::workers(status);
+        now.len() == 2 && now["web/1"] != killed
+    });
+    assert_eq!(answers(&sandbox), ["2", "2"]);
+    let before = sandbox.workers();
+    assert_eq!(sandbox.json(&["rollback"], 0)["verdict"], "good");
+    assert_eq!((sandbox.workers(), answers(&sandbox)), (before.clone(), vec!["1".to_owned(); 2]));
+
+    // what no section claims is more than it can be told
+    sandbox.write("three/other", "1");
+    let three = rules(&sandbox, "three", "3");
+    let outcome = sandbox.json(&["activate", &three], 0);
+    assert!(whys(&outcome).contains("replaced, "), "{outcome:#}");
+    assert!(sandbox.workers().values().all(|process| !before.values().any(|old| old == process)));
+}
+
+#[test]
+fn a27_what_is_not_taken_is_replaced_and_what_fails_is_told_back() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = rules(&sandbox, "one", "1");
+    sandbox.run(&["activate", &one], 0);
+    let first = sandbox.workers();
+    let no = rules(&sandbox, "no", "no");
+    let outcome = sandbox.json(&["activate", &no], 0);
+    let said = whys(&outcome);
+    assert!(said.contains("could not be told in place") && said.contains("no thanks"), "{said}");
+    let second = sandbox.workers();
+    assert!(second.len() == 2 && second.values().all(|process| !first.values().any(|old| old == process)));
+
+    let poison = rules(&sandbox, "poison", "poison");
+    let outcome = sandbox.json(&["activate", &poison], 1);
+    assert_eq!(outcome["verdict"], "reverted", "{outcome:#}");
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.contains("poisoned") && reason.contains("no thanks"), "{reason}");
+    assert_eq!((sandbox.current().as_ref(), answers(&sandbox)), (Some(&no), vec!["no".to_owned(); 2]));
+    let status = sandbox.status();
+    assert!(
+        status["workers"].as_array().unwrap().iter().all(|worker| worker["unwell"].is_null()),
+        "{status:#}"
+    );
+}
+
+#[test]
+fn a27_an_undo_tells_back_whom_it_has_told() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = rules(&sandbox, "one", "1");
+    sandbox.run(&["activate", &one], 0);
+    let before = sandbox.workers();
+    // the second instance dies of what it is told
+    let dies = "[ $POINTSMAN_INSTANCE = 1 ] && true || { kill -KILL $POINTSMAN_PID; sleep 60; }";
+    sandbox.write("two/rules/x", "2");
+    let script =
+        TELLS.replace("kill -HUP", &format!("grep -q 2 {{config}}/rules/x && {{ {dies}; }}; kill -HUP"));
+    let start = READS.replace("grep -q poison", "[ $POINTSMAN_INSTANCE = 2 ] && grep -q 2");
+    sandbox.write("zero/rules/x", "1");
+    let zero = push(&sandbox, "zero", &start, &script);
+    sandbox.run(&["activate", &zero], 0);
+    assert_ne!(sandbox.workers(), before);
+    let before = sandbox.workers();
+    let two = push(&sandbox, "two", &start, &script);
+    let outcome = sandbox.json(&["activate", &two], 1);
+    assert_eq!(outcome["verdict"], "reverted", "{outcome:#}");
+    let after = sandbox.workers();
+    assert_eq!(after["web/1"], before["web/1"], "told, and told back");
+    assert_ne!(after["web/2"], before["web/2"]);
+    assert_eq!((sandbox.current(), answers(&sandbox)), (Some(zero), vec!["1".to_owned(); 2]));
+}

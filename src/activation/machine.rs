@@ -86,6 +86,8 @@ pub enum Observation {
         slot: Slot,
         /// what
         generation: GenerationId,
+        /// what is to be said of the way there
+        note: String,
     },
     /// the slot's candidate did not get ready and is gone
     WorkerFailed {
@@ -216,8 +218,8 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
             Observation::Failed { at: of, why },
             Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing,
         ) if of == at => failed(plan, why),
-        (Observation::WorkerReady { slot, generation }, Act::Replace(awaited)) => {
-            if slot == *awaited && generation == plan.target { passed(plan, "ready") } else { stays(plan) }
+        (Observation::WorkerReady { slot, generation, note }, Act::Replace(awaited)) => {
+            if slot == *awaited && generation == plan.target { passed(plan, &note) } else { stays(plan) }
         }
         // somebody may have waited for it: then its end is told so
         (Observation::WorkerFailed { slot, generation, why }, Act::Replace(_) | Act::Probation) => {
@@ -382,7 +384,7 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
         Observation::SwungBack(Ok(())) if !undo.swung => Some(Ok(())),
         Observation::SwungBack(Err(why)) if !undo.swung => Some(Err(why)),
         Observation::Overdue(Waiting::SwingBack) if !undo.swung => Some(Err("it takes too long".to_owned())),
-        Observation::WorkerReady { slot, generation } if Some(&slot) == awaited.as_ref() => {
+        Observation::WorkerReady { slot, generation, .. } if Some(&slot) == awaited.as_ref() => {
             is_back(generation).then_some(Ok(()))
         }
         Observation::WorkerFailed { slot, generation, why } if Some(&slot) == awaited.as_ref() => {
@@ -460,7 +462,11 @@ impl Activation {
     /// The report of step `at`.
     pub fn report(&self, at: usize, result: StepResult, note: String, ms: u64) -> StepReport {
         let step = &self.plan.steps[at];
-        let why = if note.is_empty() || result != StepResult::Failed { step.why.clone() } else { note };
+        let why = match result {
+            _ if note.is_empty() => step.why.clone(),
+            StepResult::Failed => note,
+            _ => format!("{}; {note}", step.why),
+        };
         StepReport { stage: step.stage, step: step.name(), result, why, ms }
     }
 }

@@ -42,6 +42,8 @@ pub struct Facts {
     pub slots: BTreeMap<Slot, Duration>,
     /// those of them in which the old process ends before the new one is started
     pub stop_first: BTreeSet<Slot>,
+    /// those whose process can be told of the target instead of being replaced: why, in words
+    pub in_place: BTreeMap<Slot, String>,
     /// how long the workers must live
     pub probation: Duration,
     /// the slots as they run: the accepted process of each
@@ -208,6 +210,8 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// the target's slots
     pub slots: Vec<Slot>,
+    /// those that are told in place
+    pub in_place: Vec<Slot>,
     /// whether an interrupted activation is finished, which was beyond its checks
     pub finishes: bool,
     /// whether somebody has to say that it may stay: what only takes away waits for that
@@ -228,11 +232,16 @@ const LOCAL: Duration = Duration::from_secs(120);
 pub fn plan(facts: &Facts) -> Plan {
     let swings = facts.current != Some(facts.target);
     let mut replaced = Vec::new();
+    let mut in_place = Vec::new();
     for (slot, limit) in &facts.slots {
         let (run, mut why) =
             if facts.pointer_only { (false, asked_pointer_only()) } else { replacement(facts, slot) };
-        let runs = facts.running.iter().any(|running| running.slot == *slot);
-        if run && runs && facts.stop_first.contains(slot) {
+        let running = facts.running.iter().find(|running| running.slot == *slot);
+        let stays = facts.request != Request::Restart && !facts.force && running.is_some_and(|r| r.ready);
+        if let Some(words) = facts.in_place.get(slot).filter(|_| run && stays) {
+            why = format!("told in place, {words}");
+            in_place.push(slot.clone());
+        } else if run && running.is_some() && facts.stop_first.contains(slot) {
             why.push_str("; the old one ends before the new one starts");
         }
         replaced.push(PlannedStep {
@@ -319,6 +328,7 @@ pub fn plan(facts: &Facts) -> Plan {
         pointer_only: facts.pointer_only,
         steps,
         slots: facts.slots.keys().cloned().collect(),
+        in_place,
         finishes,
         confirm: facts.confirm,
     }

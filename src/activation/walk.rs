@@ -30,9 +30,11 @@ struct World {
     current: Option<GenerationId>,
     /// what each slot accepted
     slots: BTreeMap<Slot, GenerationId>,
-    /// slots in which the old process ends before the new one is started
+    /// the old process ends before the new one is started
     stop_first: bool,
-    /// slots where nothing may be running, whatever they accepted
+    /// a process that runs is told instead of being replaced
+    in_place: bool,
+    /// slots where nobody knows what runs, if anything, whatever they accepted
     down: BTreeSet<Slot>,
     /// programs that passed, and a probation that was outlived
     proven: BTreeSet<usize>,
@@ -88,7 +90,7 @@ impl Walk {
                 Action::Mark(durable) => world.marks.push(durable.into()),
                 Action::Do(at) => world.working = Some(at),
                 Action::Ensure(slot, generation) => {
-                    if world.stop_first && world.slots.contains_key(&slot) {
+                    if (world.stop_first || world.in_place) && world.slots.contains_key(&slot) {
                         world.down.insert(slot.clone());
                     }
                     world.ensuring = Some((slot, generation));
@@ -151,7 +153,7 @@ impl Walk {
         let verdict = world.verdict.expect("finished without a verdict");
         *self.ends.entry(verdict.to_string()).or_default() += 1;
         if verdict != Verdict::Stuck {
-            assert!(world.down.is_empty(), "left without a process: {world:?}");
+            assert!(world.down.is_empty(), "nobody knows what runs: {world:?}");
         }
         let all = |generation| world.slots.values().all(|accepted| *accepted == generation);
         match verdict {
@@ -262,7 +264,8 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
         let mut ready = World { ensuring: None, ..world.clone() };
         ready.slots.insert(slot.clone(), generation);
         ready.down.remove(&slot);
-        all.push((Observation::WorkerReady { slot: slot.clone(), generation }, ready));
+        let note = String::new();
+        all.push((Observation::WorkerReady { slot: slot.clone(), generation, note }, ready));
         let failed = World { ensuring: None, trouble: undone(world), ..world.clone() };
         all.push((Observation::WorkerFailed { slot, generation, why: why() }, failed));
     }
@@ -302,7 +305,8 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
             all.push((unwell, fewer.clone()));
         }
         let older = GenerationId::of(b"older");
-        all.push((Observation::WorkerReady { slot: slot(1), generation: older }, fewer.clone()));
+        let ready = Observation::WorkerReady { slot: slot(1), generation: older, note: String::new() };
+        all.push((ready, fewer.clone()));
         all.push((Observation::WorkerFailed { slot: slot(1), generation: older, why: why() }, fewer.clone()));
         all.push((Observation::Failed { at: 99, why: why() }, fewer));
     }
@@ -343,6 +347,7 @@ fn world(from: Option<GenerationId>, slots: u32) -> World {
         current: from,
         slots: from.iter().flat_map(|from| (1..=slots).map(|i| (slot(i), *from))).collect(),
         stop_first: false,
+        in_place: false,
         down: BTreeSet::new(),
         proven: BTreeSet::new(),
         working: None,
@@ -379,6 +384,10 @@ fn facts(world: &World) -> Facts {
         canary: Some(CanaryFacts { what: "one worker".to_owned(), seen_good: false, limit: second }),
         slots: (1..=2).map(|i| (slot(i), second)).collect(),
         stop_first: if world.stop_first { [slot(1), slot(2)].into() } else { BTreeSet::new() },
+        in_place: match world.in_place {
+            true => world.slots.keys().map(|slot| (slot.clone(), String::new())).collect(),
+            false => BTreeMap::new(),
+        },
         probation: second,
         running: running(world),
         changes: BTreeMap::new(),
@@ -433,6 +442,15 @@ fn a20_a_rollback_tries_only_what_this_machine_has_never_seen_good() {
 #[test]
 fn a26_a_change_that_stops_first_leaves_no_slot_without_a_process() {
     let walk = Walk::all(facts, World { stop_first: true, ..world(Some(from()), 2) });
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+    for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
+        assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
+    }
+}
+
+#[test]
+fn a27_whoever_is_told_in_place_is_told_back_or_replaced() {
+    let walk = Walk::all(facts, World { in_place: true, ..world(Some(from()), 2) });
     println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
     for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
         assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");

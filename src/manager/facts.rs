@@ -8,8 +8,8 @@ use crate::activation::{Facts, LoaderFacts, Plan, Running, plan, way_back};
 use crate::fsx;
 use crate::model::placeholder::expand;
 use crate::model::{
-    Command, ContentHash, Delta, GenerationId, Group, How, LoadedKey, Manifest, Pipeline, Replace, Request,
-    Retention, Slot,
+    Claims, Command, ContentHash, Delta, GenerationId, Group, How, LoadedKey, Manifest, Pipeline, RelPath,
+    Replace, Request, Retention, Section, Slot,
 };
 use crate::store::Store;
 use crate::supervise::WorkerReport;
@@ -52,6 +52,8 @@ pub(super) struct Prepared {
     pub(super) target: Launchable,
     /// the generation that a failure goes back to
     pub(super) back: Option<Launchable>,
+    /// its slots that are told of it in place
+    pub(super) back_in_place: Vec<Slot>,
     /// what to tell the operator about where the pipeline came from
     pub(super) note: Option<String>,
 }
@@ -146,10 +148,20 @@ pub(super) fn prepare(
     }
     let limits = |launchable: &Launchable| -> BTreeMap<Slot, Duration> {
         let limit = |slot: &Slot, group: &Group| {
-            group.start_timeout + stop_first.get(slot).copied().unwrap_or_default()
+            // told in vain, and then replaced
+            let told = group.reload.as_ref().map_or(Duration::ZERO, |_| group.start_timeout);
+            group.start_timeout + told + stop_first.get(slot).copied().unwrap_or_default()
         };
         launchable.slots().map(|(slot, group)| (slot.clone(), limit(&slot, group))).collect()
     };
+    let in_place = in_place(store, &target, &running);
+    let back_in_place = back.as_ref().map(|back| {
+        // what a slot runs then is what it runs now, or the target
+        let then = |r: &Running| Running { generation: target.id, loaded: target.key, ..r.clone() };
+        let told = self::in_place(store, back, &running.iter().map(then).collect::<Vec<_>>());
+        let now = self::in_place(store, back, &running);
+        told.into_keys().filter(|slot| now.contains_key(slot)).collect::<Vec<_>>()
+    });
     let back_slots = back.as_ref().map(limits).unwrap_or_default();
     let facts = Facts {
         request: wish.request,
@@ -168,13 +180,61 @@ pub(super) fn prepare(
         canary,
         slots: limits(&target),
         stop_first: stop_first.keys().cloned().collect(),
+        in_place,
         probation: pipeline.probation,
         running,
         changes,
         back_limit: back_slots.values().max().copied().unwrap_or_default(),
         back_slots: back_slots.into_keys().collect(),
     };
-    Ok(Prepared { plan: plan(&facts), target, back, note })
+    let back_in_place = back_in_place.unwrap_or_default();
+    Ok(Prepared { plan: plan(&facts), target, back, back_in_place, note })
+}
+
+/// The slots of `to` whose process can be told of it where it runs what `running` says, and what has changed for
+/// each.
+fn in_place(store: &Store, to: &Launchable, running: &[Running]) -> BTreeMap<Slot, String> {
+    let mut told = BTreeMap::new();
+    // all of a group run the same, as a rule
+    let mut known: BTreeMap<(&String, GenerationId), Option<Vec<String>>> = BTreeMap::new();
+    for running in running {
+        let Some((name, group)) = to.pipeline.workers.get_key_value(&running.slot.group) else { continue };
+        let Some(reload) = &group.reload else { continue };
+        let changed = known.entry((name, running.generation)).or_insert_with(|| {
+            let changed = changed_only(store, &reload.if_only, running.generation, to.id);
+            changed.unwrap_or_else(|error| {
+                tracing::warn!("{name} is replaced, not told: {}", super::outside::chain(&error));
+                None
+            })
+        });
+        let Some(mut changed) = changed.clone() else { continue };
+        if running.loaded != to.key {
+            changed.push("the loader's output".to_owned());
+        }
+        let words = match changed.as_slice() {
+            [] => "nothing that it reads changed".to_owned(),
+            changed => format!("only {} changed", changed.join(", ")),
+        };
+        told.insert(running.slot.clone(), words);
+    }
+    told
+}
+
+/// The sections that differ, where nothing else does.
+fn changed_only(
+    store: &Store,
+    sections: &[Section],
+    old: GenerationId,
+    new: GenerationId,
+) -> Result<Option<Vec<String>>, ManagerError> {
+    let (before, after) = (store.manifest(old)?, store.manifest(new)?);
+    let mut read = |is_old: bool, path: &RelPath| store.read_file(if is_old { old } else { new }, path);
+    let claims = Claims::between(sections, &before, &after, &mut read)
+        .map_err(|error| ManagerError::Section(Box::new(error)))?;
+    Ok(match claims {
+        Claims::Only(changed) => Some(changed),
+        Claims::Else(_) => None,
+    })
 }
 
 fn target_of(

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::activation::{Act, Observation};
-use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot};
+use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot, Tell};
 use crate::store::{Staging, Writer};
 use crate::supervise;
 use crate::supervise::client::{self, Client, Unreachable};
@@ -103,6 +103,9 @@ impl Outside<'_> {
         for (name, group) in &pipeline.workers {
             if let Ready::Probe(Probe::Command(command)) = &group.ready {
                 commands.push((format!("worker {name}: ready"), command));
+            }
+            if let Some(Tell::Command(command)) = group.reload.as_ref().map(|reload| &reload.tell) {
+                commands.push((format!("worker {name}: reload"), command));
             }
         }
         if let Some(Probe::Command(probe)) = pipeline.canary.as_ref().map(|canary| &canary.probe) {
@@ -261,8 +264,15 @@ impl Outside<'_> {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
                 let asked = self.event.how.force || self.event.request == Request::Restart;
-                let force = asked && generation == prepared.plan.target;
-                self.ask(|client| client.ensure(self.event.number, &spec, force)).map_err(|e| chain(&e))
+                let to_target = generation == prepared.plan.target;
+                let force = asked && to_target;
+                let told = if to_target { &prepared.plan.in_place } else { &prepared.back_in_place };
+                let told = !force && told.contains(&slot);
+                let ensured = self.ask(|client| match told {
+                    true => client.ensure_in_place(self.event.number, &spec),
+                    false => client.ensure(self.event.number, &spec, force),
+                });
+                ensured.map_err(|e| chain(&e))
             }
         };
         match asked {
@@ -429,7 +439,7 @@ pub(super) fn verdict_of(name: &str, done: Done) -> Result<(), String> {
 
 fn observation(news: News) -> Observation {
     match news {
-        News::Ready { slot, generation, .. } => Observation::WorkerReady { slot, generation },
+        News::Ready { slot, generation, note, .. } => Observation::WorkerReady { slot, generation, note },
         News::Failed { slot, generation, why, .. } => Observation::WorkerFailed { slot, generation, why },
         News::Unwell { slot, generation, why, .. } => Observation::WorkerUnwell { slot, generation, why },
         News::Exited { slot, generation, why, .. } => Observation::WorkerExited { slot, generation, why },

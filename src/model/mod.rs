@@ -3,6 +3,7 @@
 
 mod access;
 mod address;
+mod claims;
 mod command;
 mod compare;
 pub mod content;
@@ -32,6 +33,7 @@ mod yaml;
 
 pub use access::GroupAccess;
 pub use address::{Address, AddressError};
+pub use claims::Claims;
 pub use command::{Command, CommandError};
 pub use compare::{ValueChange, compare};
 pub use delta::Delta;
@@ -45,7 +47,7 @@ pub use host::{HostFile, HostPipeline};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
 pub use meta::{KeyValue, KeyValueError, Metadata};
 pub use path::{PathError, RelPath};
-pub use pipeline::{Canary, Group, Listen, Loader, Network, Pipeline, Ready, Replace};
+pub use pipeline::{Canary, Group, Listen, Loader, Network, Pipeline, Ready, Reload, Replace, Tell};
 pub use probe::{HttpUrl, HttpUrlError, Probe};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use retention::{Limits, Retention};

@@ -67,6 +67,8 @@ pub struct Group {
     pub stop_signal: String,
     /// in which order a worker and its successor end and start
     pub replace: Replace,
+    /// when and how a running worker is told of a new generation instead of being replaced
+    pub reload: Option<Reload>,
 }
 
 /// The listening sockets of a group.
@@ -91,6 +93,30 @@ pub enum Ready {
     After(Duration),
     /// this is answered with yes; it is asked again through probation
     Probe(Probe),
+}
+
+/// When and how a running worker is told of a new generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reload {
+    /// told where nothing but these sections (and the loader's output) has changed
+    pub if_only: Vec<Section>,
+    /// how
+    pub tell: Tell,
+}
+
+/// How a running worker is told, and how it is known that it has understood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tell {
+    /// by this command: exit status 0 says that it has
+    Command(Command),
+    /// by a signal
+    Signal {
+        /// `HUP`, `USR1`, ..
+        signal: String,
+        /// what says, after the signal, that it has
+        verify: Ready,
+    },
 }
 
 /// In which order a worker and its successor end and start.

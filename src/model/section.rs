@@ -109,6 +109,16 @@ impl Section {
         &self.text
     }
 
+    /// Whether the glob itself matches `path`; links are not followed.
+    pub(super) fn is_match(&self, path: &RelPath) -> bool {
+        self.literal.as_ref() == Some(path) || self.glob.is_match(path)
+    }
+
+    /// The pointer into each matching file, where there is one.
+    pub(super) fn pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
+    }
+
     /// The digest of this section in the generation that has `manifest`; `read` gives a file's content.
     ///
     /// Without a pointer it is over path, kind, executable bit and hash or link target of everything

@@ -87,6 +87,38 @@ impl Value {
         })
     }
 
+    /// Takes away what a JSON pointer leads to; an item of a list becomes null, so that the others keep their
+    /// places.
+    pub(super) fn cut(&mut self, pointer: &str) {
+        let Some((above, last)) = pointer.rsplit_once('/') else {
+            *self = Value::Null;
+            return;
+        };
+        let mut value = self;
+        for part in above.split('/').skip(1) {
+            let part = part.replace("~1", "/").replace("~0", "~");
+            let next = match value.untagged_mut() {
+                Value::Map(members) => members.get_mut(&part).map(|member| &mut member.value),
+                Value::Seq(items) => index(&part).and_then(|at| items.get_mut(at)),
+                _ => None,
+            };
+            match next {
+                Some(next) => value = next,
+                None => return,
+            }
+        }
+        let last = last.replace("~1", "/").replace("~0", "~");
+        match value.untagged_mut() {
+            Value::Map(members) => drop(members.remove(&last)),
+            Value::Seq(items) => {
+                if let Some(item) = index(&last).and_then(|at| items.get_mut(at)) {
+                    *item = Value::Null;
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The text of a `String` or `Word`.
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -106,6 +138,13 @@ impl Value {
     fn untagged(&self) -> &Value {
         match self {
             Value::Tagged(_, value) => value.untagged(),
+            value => value,
+        }
+    }
+
+    fn untagged_mut(&mut self) -> &mut Value {
+        match self {
+            Value::Tagged(_, value) => value.untagged_mut(),
             value => value,
         }
     }

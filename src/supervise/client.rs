@@ -96,7 +96,16 @@ impl Client {
     /// # Errors
     /// [`Unreachable::Refused`]: the spec makes no sense. [`Unreachable::Gone`]: ask again.
     pub fn ensure(&mut self, event: u64, spec: &WorkerSpec, force: bool) -> Result<(), Unreachable> {
-        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force })
+        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force, in_place: false })
+    }
+
+    /// As [`Client::ensure`], but the process that runs in `spec.slot` is told of `spec` and stays, where it takes
+    /// it.
+    ///
+    /// # Errors
+    /// As for [`Client::ensure`].
+    pub fn ensure_in_place(&mut self, event: u64, spec: &WorkerSpec) -> Result<(), Unreachable> {
+        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force: false, in_place: true })
     }
 
     /// Kills the candidates of `event`; there is no news about them.

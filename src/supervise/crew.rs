@@ -20,9 +20,11 @@ use super::process::{self, Ended};
 use super::readiness::{self, FileMark, NotifySocket};
 use super::record::{Record, chain};
 use super::slots::{Act, Role, Table, Worker};
-use super::tries::{Asking, Health, Tries};
+use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;
 use super::{clock, oneshot, spawn};
+
+mod tell;
 
 /// How often a ready file is looked for while something is starting.
 const FILE_POLL: Duration = Duration::from_millis(5);
@@ -57,6 +59,13 @@ struct Live {
     /// it is condemned or killed when this passes
     deadline: Option<Instant>,
     check: Check,
+    telling: Option<Telling>,
+}
+
+/// A process that is being told: until when, and by what it is known that it has taken it.
+struct Telling {
+    deadline: Instant,
+    check: Check,
 }
 
 enum Check {
@@ -66,6 +75,22 @@ enum Check {
     After(Instant),
     /// until it is ready, and then through probation
     Ask(Asking),
+    /// the end of the command that tells it
+    Told(Try),
+    /// a message of its own
+    Message,
+}
+
+impl Check {
+    /// When there is something to look for at the latest.
+    fn next(&self) -> Option<Instant> {
+        match self {
+            Check::None | Check::Told(_) | Check::Message => None,
+            Check::File(..) => Some(clock::after(FILE_POLL)),
+            Check::After(at) => Some(*at),
+            Check::Ask(asking) => asking.next(),
+        }
+    }
 }
 
 impl Crew {
@@ -98,7 +123,8 @@ impl Crew {
                     tracing::info!(slot = %worker.spec.slot, pid, "adopted");
                     let since = clock::now();
                     let check = watch(worker);
-                    self.live.insert(n, Live { pidfd, pid, started, since, deadline: None, check });
+                    let telling = None;
+                    self.live.insert(n, Live { pidfd, pid, started, since, deadline: None, check, telling });
                 }
                 None => process::kill_group(pid, started),
             }
@@ -133,6 +159,12 @@ impl Crew {
                 }
                 Act::Drain(n) => self.drain(n),
                 Act::Kill(n) => self.kill(n),
+                Act::Inform(n) => {
+                    if let Err(why) = self.inform(n) {
+                        acts.extend(self.table.not_told(n, why));
+                    }
+                }
+                Act::Hush(n) => self.hush(n),
                 Act::Tell(news) => self.bulletin.add(news),
                 Act::Restart(slot, delay) => drop(self.restarts.insert(slot, clock::after(delay))),
             }
@@ -148,22 +180,15 @@ impl Crew {
 
     /// When [`Crew::on_time`] has something to do at the latest.
     pub(super) fn next_time(&self) -> Option<Instant> {
-        let polls = self.live.values().any(|live| matches!(live.check, Check::File(..)));
-        let afters = self.live.values().filter_map(|live| match live.check {
-            Check::After(at) => Some(at),
-            _ => None,
-        });
-        let asks = self.live.values().filter_map(|live| match &live.check {
-            Check::Ask(asking) => asking.next(),
-            _ => None,
-        });
+        let checks = self.live.values().filter_map(|live| live.check.next());
+        let told = self.live.values().filter_map(|live| live.telling.as_ref());
+        let told = told.flat_map(|telling| telling.check.next().into_iter().chain([telling.deadline]));
         let deadlines = self.live.values().filter_map(|live| live.deadline);
         deadlines
-            .chain(afters)
-            .chain(asks)
+            .chain(checks)
+            .chain(told)
             .chain(self.restarts.values().copied())
             .chain(self.keeper.next())
-            .chain(polls.then(|| clock::after(FILE_POLL)))
             .min()
     }
 
@@ -184,6 +209,8 @@ impl Crew {
             let waits = !worker.ready && worker.spec.ready == Ready::Notify;
             if message.ready && waits {
                 self.became_ready(n);
+            } else if message.ready && self.is_told_by(n, |check| matches!(check, Check::Message)) {
+                self.has_taken(n, Ok(()));
             }
         }
     }
@@ -211,17 +238,12 @@ impl Crew {
             let Some(live) = self.live.get_mut(&n) else { continue };
             let mut unwell = None;
             let ready = match &mut live.check {
-                Check::None => false,
+                Check::None | Check::Told(_) | Check::Message => false,
                 Check::Ask(asking) => {
                     let Some(worker) = self.table.worker(n) else { continue };
                     let limit = live.deadline.map(clock::until);
-                    let (spec, pid) = (&worker.spec, live.pid);
-                    unwell = asking.turn(n, &mut self.tries, limit, |run| Subject {
-                        spec: spec.clone(),
-                        directory: run.join("p").join(n.to_string()),
-                        pid,
-                        run: run.to_owned(),
-                    });
+                    let pid = live.pid;
+                    unwell = asking.turn(n, &mut self.tries, limit, |run| subject(run, n, pid, &worker.spec));
                     false
                 }
                 Check::File(path, before) => before.is_passed(path),
@@ -250,6 +272,7 @@ impl Crew {
                 }
             }
         }
+        self.on_time_to_tell();
         let due: Vec<Slot> = self
             .restarts
             .iter()
@@ -266,7 +289,20 @@ impl Crew {
     /// Takes the answers of workers that were asked.
     pub(super) fn on_answers(&mut self) {
         for done in self.tries.done() {
+            if self.is_told_by(done.n, |check| matches!(check, Check::Told(now) if now.is(&done))) {
+                self.has_taken(done.n, done.answer);
+                continue;
+            }
             let Some(live) = self.live.get_mut(&done.n) else { continue };
+            if let Some(Telling { check: Check::Ask(asking), .. }) = &mut live.telling
+                && asking.is_answered_by(&done)
+            {
+                match done.answer {
+                    Ok(()) => self.has_taken(done.n, Ok(())),
+                    Err(why) => asking.not_yet(why),
+                }
+                continue;
+            }
             let Check::Ask(asking) = &mut live.check else { continue };
             if !asking.is_answered_by(&done) {
                 continue;
@@ -326,12 +362,7 @@ impl Crew {
 
     fn start(&mut self, n: u64) -> Result<(), String> {
         let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return Ok(()) };
-        self.lease().map_or(Ok(()), |missing| {
-            match spec.leases.iter().find(|path| missing.contains(path)) {
-                Some(path) => Err(format!("{} is not there or is being collected", path.display())),
-                None => Ok(()),
-            }
-        })?;
+        self.lease_for(&spec)?;
         let (keys, fds) = self.sockets_for(&spec)?;
         let directory = self.make_directory(n, &spec).map_err(|e| chain(&e))?;
         let run = directory.to_str().ok_or("the run directory's path is not UTF-8")?;
@@ -387,7 +418,8 @@ impl Crew {
         let generation = spec.generation.short();
         tracing::info!(slot = %spec.slot, pid = child.pid, generation, "started");
         let (pid, started) = (child.pid, child.started);
-        self.live.insert(n, Live { pidfd: child.pidfd, pid, started, since, deadline, check });
+        let telling = None;
+        self.live.insert(n, Live { pidfd: child.pidfd, pid, started, since, deadline, check, telling });
         Ok(())
     }
 
@@ -429,7 +461,7 @@ impl Crew {
             worker.told = true;
         }
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, ?grace, "drains");
-        (live.check, live.deadline) = (Check::None, Some(clock::after(grace)));
+        (live.check, live.deadline, live.telling) = (Check::None, Some(clock::after(grace)), None);
         if grace.is_zero() {
             self.kill(n);
         }
@@ -438,7 +470,7 @@ impl Crew {
     fn kill(&mut self, n: u64) {
         let Some(live) = self.live.get_mut(&n) else { return };
         tracing::info!(pid = live.pid, "killed with its process group");
-        (live.check, live.deadline) = (Check::None, None);
+        (live.check, live.deadline, live.telling) = (Check::None, None, None);
         process::signal(&live.pidfd, Signal::KILL);
         process::kill_group(live.pid, live.started);
     }
@@ -461,6 +493,15 @@ impl Crew {
         Some(missing).filter(|missing| !missing.is_empty())
     }
 
+    /// Holds a lease on everything that `spec` needs.
+    fn lease_for(&mut self, spec: &WorkerSpec) -> Result<(), String> {
+        let missing = self.lease().unwrap_or_default();
+        match spec.leases.iter().find(|path| missing.contains(path)) {
+            Some(path) => Err(format!("{} is not there or is being collected", path.display())),
+            None => Ok(()),
+        }
+    }
+
     fn log_path(&self, slot: &Slot) -> PathBuf {
         self.run.path().join("log").join(log_name(slot))
     }
@@ -470,6 +511,11 @@ impl Crew {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
     }
+}
+
+/// Worker `n` as whoever is asked about it is told.
+fn subject(run: &Path, n: u64, pid: u32, spec: &WorkerSpec) -> Subject {
+    Subject { spec: spec.clone(), directory: run.join("p").join(n.to_string()), pid, run: run.to_owned() }
 }
 
 /// How a ready worker is looked after.

@@ -31,6 +31,13 @@ pub(super) struct Given<'a> {
     pub(super) copies_loaded: bool,
 }
 
+impl Given<'_> {
+    /// Whether it is for a worker that is told of other generations while it runs.
+    fn is_told(&self) -> bool {
+        self.worker.is_some_and(|worker| worker.tell.is_some())
+    }
+}
+
 /// Words that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
@@ -52,7 +59,16 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         .map(|(source, target)| Mount { source: source.clone(), target: PathBuf::from(target) });
     let (config, loaded) = (words.config.clone(), words.loaded.clone());
     let lookup = |name: &str| words.lookup(name, given);
-    let argv = launch.command.0.iter().map(|word| expand(word, &lookup)).collect::<Result<_, _>>()?;
+    let mut argv =
+        launch.command.0.iter().map(|word| expand(word, &lookup)).collect::<Result<Vec<String>, _>>()?;
+    let mut directory = launch.config.clone();
+    if given.is_told() {
+        // in a generation it would stay when it is told of another one
+        directory = PathBuf::from(given.run);
+        if let Some(program) = argv.first_mut().filter(|p| p.contains('/') && !p.starts_with('/')) {
+            *program = format!("{config}/{program}");
+        }
+    }
 
     let mut env = plain_environment();
     env.insert("POINTSMAN_CONFIG".into(), config.clone());
@@ -96,7 +112,7 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         network: None,
         copy,
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
-        directory: launch.config.clone(),
+        directory,
         die_with_parent: given.parent,
     })
 }
@@ -109,6 +125,14 @@ struct Words {
 
 impl Words {
     fn of(launch: &Launch, given: &Given<'_>) -> Result<Words, LaunchError> {
+        // who is told in place is told by these links
+        if given.is_told() {
+            let link = |name: &str| format!("{}/{name}", given.run);
+            return Ok(Words {
+                config: link("config"),
+                loaded: launch.loaded.as_ref().map(|_| link("loaded")),
+            });
+        }
         let copy = Path::new(given.run).join("loaded");
         let loaded = launch.loaded.as_deref().map(|loaded| if given.copies_loaded { &copy } else { loaded });
         let loaded = loaded.map(text).transpose()?;

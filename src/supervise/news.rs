@@ -54,7 +54,7 @@ mod tests {
         let mut bulletin = Bulletin::after(7);
         assert!(bulletin.next(0).is_none());
         for event in 0..RING as u64 + 2 {
-            bulletin.add(News::Ready { slot: slot.clone(), event, generation });
+            bulletin.add(News::Ready { slot: slot.clone(), event, generation, note: String::new() });
         }
         assert_eq!(bulletin.next(0).unwrap().number, 10, "8 and 9 fell out of the ring");
         assert_eq!(bulletin.next(11).unwrap().number, 12);

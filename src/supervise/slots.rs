@@ -61,6 +61,23 @@ pub(super) struct Worker {
     /// ready, but does not do its work, and why
     #[serde(default)]
     pub(super) unwell: Option<String>,
+    /// what it is being told of
+    #[serde(default)]
+    pub(super) telling: Option<Telling>,
+    /// it was told of something that it has not taken: what it runs is not known
+    #[serde(default)]
+    pub(super) unsure: bool,
+    /// why it is there although another one was to be told in place
+    #[serde(default)]
+    instead: Option<String>,
+}
+
+/// What a running process is told of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Telling {
+    event: u64,
+    /// as it shall run when it has taken it
+    pub(super) spec: WorkerSpec,
 }
 
 /// What a slot has promised to run.
@@ -106,6 +123,10 @@ pub(super) enum Act {
     Drain(u64),
     /// kill it with its process group
     Kill(u64),
+    /// tell it what [`Worker::telling`] says
+    Inform(u64),
+    /// stop telling it; its links lead again to what it has accepted
+    Hush(u64),
     /// let everybody know
     Tell(News),
     /// call [`Table::restart`] for the slot after this time
@@ -130,6 +151,15 @@ impl Table {
 
     /// `slot` shall run `spec`: see [`super::Ask::Ensure`].
     pub(super) fn ensure(&mut self, event: u64, spec: WorkerSpec, force: bool) -> Vec<Act> {
+        self.want(event, spec, force, false)
+    }
+
+    /// The same, by telling the accepted process, where that can be done.
+    pub(super) fn ensure_in_place(&mut self, event: u64, spec: WorkerSpec) -> Vec<Act> {
+        self.want(event, spec, false, true)
+    }
+
+    fn want(&mut self, event: u64, spec: WorkerSpec, force: bool, in_place: bool) -> Vec<Act> {
         let slot = spec.slot.clone();
         let mut acts = Vec::new();
         if let Some((n, candidate)) = self.candidate_mut(&slot) {
@@ -138,8 +168,22 @@ impl Table {
             }
             acts.extend(self.give_up(n));
         }
+        for (n, worker) in self.workers.iter_mut().filter(|(_, worker)| worker.spec.slot == slot) {
+            let Some(telling) = &worker.telling else { continue };
+            if in_place && telling.event == event && same(&telling.spec, &spec) {
+                return acts; // on its way
+            }
+            worker.telling = None;
+            acts.push(Act::Hush(*n));
+        }
+        let accepted = self.places.get(&slot).and_then(|place| place.accepted.as_ref());
+        let running = accepted.and_then(|accepted| Some((accepted.worker?, accepted)));
+        let running = running.and_then(|(n, accepted)| Some((n, accepted, self.workers.get(&n)?)));
+        let is_unsure = running.is_some_and(|(_, _, worker)| worker.unsure);
+        let told = running.map(|(n, accepted, worker)| (n, cannot_be_told(accepted, worker, &spec)));
         let place = self.places.entry(slot.clone()).or_default();
         if let Some(accepted) = &mut place.accepted
+            && !is_unsure
             && same(&accepted.spec, &spec)
             && (!force || accepted.started_for == event)
             && (accepted.spec == spec || is_ready(&self.workers, accepted))
@@ -150,7 +194,7 @@ impl Table {
                 Some(worker) if worker.ready => {
                     worker.event = event;
                     let generation = worker.spec.generation;
-                    acts.push(Act::Tell(News::Ready { slot, event, generation }));
+                    acts.push(Act::Tell(News::Ready { slot, event, generation, note: String::new() }));
                 }
                 Some(worker) => {
                     worker.event = event;
@@ -163,14 +207,49 @@ impl Table {
             }
             return acts;
         }
-        acts.extend(self.bring(event, spec));
+        match told.filter(|_| in_place && !force) {
+            Some((n, None)) => {
+                let worker = self.workers.get_mut(&n).expect("it was looked at above");
+                // from here on nobody knows what it runs, until it says
+                (worker.telling, worker.unsure) = (Some(Telling { event, spec }), true);
+                acts.push(Act::Inform(n));
+            }
+            Some((_, Some(why))) => acts.extend(self.bring(event, spec, Some(why.to_owned()))),
+            None => acts.extend(self.bring(event, spec, None)),
+        }
+        acts
+    }
+
+    /// Process `n` has taken what it was told of.
+    pub(super) fn told(&mut self, n: u64) -> Vec<Act> {
+        let Some(worker) = self.workers.get_mut(&n) else { return Vec::new() };
+        let Some(Telling { event, spec }) = worker.telling.take() else { return Vec::new() };
+        let (slot, generation) = (spec.slot.clone(), spec.generation);
+        let Some(accepted) = self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut()) else {
+            return Vec::new();
+        };
+        (worker.event, worker.unsure, worker.unwell) = (event, false, None);
+        worker.watched = matches!(spec.ready, Ready::Probe(_));
+        (accepted.event, accepted.started_for) = (event, event);
+        accepted.spec = spec.clone();
+        worker.spec = spec;
+        vec![Act::Tell(News::Ready { slot, event, generation, note: String::new() })]
+    }
+
+    /// Process `n` has not taken what it was told of, for the reason `why`: it is replaced.
+    pub(super) fn not_told(&mut self, n: u64, why: String) -> Vec<Act> {
+        let telling = self.workers.get_mut(&n).and_then(|worker| worker.telling.take());
+        let Some(Telling { event, spec }) = telling else { return Vec::new() };
+        let mut acts = vec![Act::Hush(n)];
+        acts.extend(self.bring(event, spec, Some(why)));
         acts
     }
 
     /// Starts a candidate: beside the accepted process, or after that has ended.
-    fn bring(&mut self, event: u64, spec: WorkerSpec) -> Vec<Act> {
+    fn bring(&mut self, event: u64, spec: WorkerSpec, instead: Option<String>) -> Vec<Act> {
         let slot = spec.slot.clone();
         let n = self.add(event, spec, Role::Candidate);
+        self.workers.get_mut(&n).expect("it was added above").instead = instead;
         if !self.takes_turns(&slot) {
             return vec![Act::Start(n)];
         }
@@ -240,6 +319,12 @@ impl Table {
         };
         let candidates: Vec<(u64, Slot)> = self.workers.iter().filter_map(of_event).collect();
         let mut acts = Vec::new();
+        for (n, worker) in &mut self.workers {
+            if worker.telling.as_ref().is_some_and(|telling| telling.event == event) {
+                worker.telling = None;
+                acts.push(Act::Hush(*n));
+            }
+        }
         for (n, slot) in candidates {
             match self.give_up(n) {
                 Some(kill) => acts.push(kill),
@@ -291,6 +376,7 @@ impl Table {
             Role::Candidate => {
                 (worker.ready, worker.role, worker.sockets) = (true, Role::Accepted, sockets.clone());
                 worker.watched = matches!(worker.spec.ready, Ready::Probe(_));
+                let worker_note = worker.instead.take();
                 let accepted = Accepted {
                     spec: worker.spec.clone(),
                     event,
@@ -302,7 +388,10 @@ impl Table {
                 let place = self.places.entry(slot.clone()).or_default();
                 (place.failures, place.note) = (0, String::new());
                 let old = place.accepted.replace(accepted).and_then(|old| old.worker);
-                acts.push(Act::Tell(News::Ready { slot: slot.clone(), event, generation }));
+                let note =
+                    worker_note.map(|why| format!("replaced, since it could not be told in place: {why}"));
+                let note = note.unwrap_or_default();
+                acts.push(Act::Tell(News::Ready { slot: slot.clone(), event, generation, note }));
                 if let Some(old) = old.filter(|old| self.workers.contains_key(old)) {
                     let kill = !self.workers[&old].ready;
                     acts.push(self.dismiss(old, kill));
@@ -315,7 +404,7 @@ impl Table {
                 if let Some(accepted) = accepted {
                     accepted.sockets = sockets;
                     if let Some(event) = accepted.awaited.take() {
-                        acts.push(Act::Tell(News::Ready { slot, event, generation }));
+                        acts.push(Act::Tell(News::Ready { slot, event, generation, note: String::new() }));
                     }
                 }
             }
@@ -363,6 +452,12 @@ impl Table {
             Role::Leaving if worker.kill => acts.extend(self.fall_back(slot)),
             Role::Leaving => {}
             Role::Candidate => {
+                let why = match &worker.instead {
+                    Some(instead) => format!(
+                        "{why}\nit was started since the running one could not be told in place: {instead}"
+                    ),
+                    None => why,
+                };
                 acts.push(Act::Tell(News::Failed {
                     slot: slot.clone(),
                     event: worker.event,
@@ -385,6 +480,9 @@ impl Table {
                     None => News::Exited { slot: slot.clone(), event: accepted.event, generation, why },
                 }));
                 acts.push(Act::Restart(slot, delay));
+                if let Some(Telling { event, spec }) = worker.telling {
+                    acts.extend(self.bring(event, spec, Some("it ended".to_owned())));
+                }
             }
         }
         self.forget_empty();
@@ -430,7 +528,14 @@ impl Table {
                 Role::Leaving if lives && worker.kill => acts.push(Act::Kill(n)),
                 Role::Leaving if lives => acts.push(Act::Drain(n)),
                 Role::Leaving => drop(self.workers.remove(&n)),
-                Role::Accepted if worker.ready && lives => {}
+                Role::Accepted if worker.ready && lives => {
+                    if let Some(Telling { event, spec }) =
+                        self.workers.get_mut(&n).and_then(|worker| worker.telling.take())
+                    {
+                        acts.push(Act::Hush(n));
+                        candidates.push((event, spec, Some("the supervisor ended meanwhile".to_owned())));
+                    }
+                }
                 Role::Accepted if worker.ready => {
                     let why = "ended while no supervisor was there".to_owned();
                     acts.extend(self.gone(n, why, QUIET_LIFE));
@@ -443,7 +548,7 @@ impl Table {
                     }
                     let slot = worker.spec.slot.clone();
                     if worker.role == Role::Candidate {
-                        candidates.push((worker.event, worker.spec));
+                        candidates.push((worker.event, worker.spec, worker.instead));
                     } else if let Some(accepted) =
                         self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut())
                     {
@@ -453,8 +558,8 @@ impl Table {
                 }
             }
         }
-        for (event, spec) in candidates {
-            acts.extend(self.bring(event, spec));
+        for (event, spec, why) in candidates {
+            acts.extend(self.bring(event, spec, why));
         }
         // those that waited for their next start
         for (slot, place) in &self.places {
@@ -487,6 +592,9 @@ impl Table {
                 note: String::new(),
                 watched: false,
                 unwell: None,
+                telling: None,
+                unsure: false,
+                instead: None,
             },
         );
         self.counter
@@ -501,7 +609,7 @@ impl Table {
 
     fn dismiss(&mut self, n: u64, kill: bool) -> Act {
         if let Some(worker) = self.workers.get_mut(&n) {
-            (worker.role, worker.kill) = (Role::Leaving, kill);
+            (worker.role, worker.kill, worker.telling) = (Role::Leaving, kill, None);
         }
         if kill { Act::Kill(n) } else { Act::Drain(n) }
     }
@@ -527,6 +635,18 @@ impl Table {
 
 fn is_ready(workers: &BTreeMap<u64, Worker>, accepted: &Accepted) -> bool {
     accepted.worker.and_then(|n| workers.get(&n)).is_some_and(|worker| worker.ready)
+}
+
+/// Why the accepted process cannot be told of `spec`; `None`: it can.
+fn cannot_be_told(accepted: &Accepted, worker: &Worker, spec: &WorkerSpec) -> Option<&'static str> {
+    let (old, new) = (&accepted.spec.launch, &spec.launch);
+    if !worker.ready || worker.verdict.is_some() {
+        return Some("it is not ready");
+    }
+    let told = accepted.spec.tell.is_some() && spec.tell.is_some();
+    let alike = (&old.command, &old.env, &old.mount, old.loaded.is_some(), &accepted.spec.listen)
+        == (&new.command, &new.env, &new.mount, new.loaded.is_some(), &spec.listen);
+    (!told || !alike).then_some("it was started in another way")
 }
 
 fn same(a: &WorkerSpec, b: &WorkerSpec) -> bool {

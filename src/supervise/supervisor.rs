@@ -155,8 +155,9 @@ impl Supervisor {
                 self.clients.subscribe(id, after);
                 Vec::new()
             }
-            Ask::Ensure { event, spec, force } => match wrong(&spec) {
+            Ask::Ensure { event, spec, force, in_place } => match wrong(&spec) {
                 Some(why) => return self.clients.answer(id, &Answer::Refused { why }),
+                None if in_place => self.crew.table.ensure_in_place(event, *spec),
                 None => self.crew.table.ensure(event, *spec, force),
             },
             Ask::Abandon { event } => self.crew.table.abandon(event),

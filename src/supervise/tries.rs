@@ -59,6 +59,13 @@ pub(super) struct Try {
     cancel: Option<Cancel>,
 }
 
+impl Try {
+    /// Whether `done` is what came of it.
+    pub(super) fn is(&self, done: &Done) -> bool {
+        self.id == done.id
+    }
+}
+
 impl Drop for Try {
     fn drop(&mut self) {
         if let Some(cancel) = &self.cancel {

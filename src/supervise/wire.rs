@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Replace, Slot};
+use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Replace, Slot, Tell};
 
 /// How to start a process on a generation: everything `pointsman __exec` needs that does not differ
 /// from one start to the next.
@@ -54,6 +54,10 @@ pub struct WorkerSpec {
     /// in which order it and its predecessor or successor start and end
     #[serde(default)]
     pub replace: Replace,
+    /// how it is told of another generation while it runs; then `{config}` and `{loaded}` are links of its own
+    /// directory
+    #[serde(default)]
+    pub tell: Option<Tell>,
 }
 
 /// What the manager asks of a supervisor.
@@ -73,6 +77,10 @@ pub enum Ask {
         spec: Box<WorkerSpec>,
         /// replace in any case (once for each event)
         force: bool,
+        /// tell the accepted process of it instead of replacing it, where that can be done; replace it where it
+        /// does not take it
+        #[serde(default)]
+        in_place: bool,
     },
     /// give up starting candidates of `event`: they are killed, accepted processes stay
     Abandon {
@@ -186,6 +194,9 @@ pub enum News {
         event: u64,
         /// what it runs
         generation: GenerationId,
+        /// what is to be said of the way there
+        #[serde(default)]
+        note: String,
     },
     /// the candidate did not get ready and is gone; what ran before runs on
     Failed {

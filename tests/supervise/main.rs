@@ -5,6 +5,7 @@ mod asked;
 mod handoff;
 mod oneshots;
 mod stage;
+mod told;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

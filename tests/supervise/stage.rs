@@ -159,6 +159,7 @@ impl Stage {
             grace_shutdown_time: Duration::from_secs(10),
             stop_signal: "TERM".into(),
             replace: Replace::OneByOne,
+            tell: None,
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::document::{DocumentError, quoted};
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
 use super::super::{Address, Command, HttpUrl, Probe, RelPath, Section};
-use super::{Group, Listen, Loader, Pipeline, Ready, Replace, canary};
+use super::{Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Tell, canary};
 
 const KEYS: [&str; 10] = [
     "version",
@@ -21,7 +21,7 @@ const KEYS: [&str; 10] = [
     "workers",
     "probation",
 ];
-const GROUP: [&str; 10] = [
+const GROUP: [&str; 11] = [
     "command",
     "instances",
     "listen",
@@ -32,6 +32,7 @@ const GROUP: [&str; 10] = [
     "grace_shutdown_time",
     "stop_signal",
     "replace",
+    "reload",
 ];
 pub(super) const READY: &str =
     "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
@@ -58,6 +59,13 @@ pub(in crate::model) fn pipeline(root: &Field<'_>, service: &str) -> Result<Pipe
     let scope = Scope { loader: loader.is_some(), sockets: None, passed: false };
     let workers = workers(root, service, loader.is_some())?;
     let canary = root.get("canary").map(|field| canary::read(&field, &workers, loader.is_some()));
+    if let (Some(mount), Some((name, _))) =
+        (root.get("mount"), workers.iter().find(|(_, group)| group.reload.is_some()))
+    {
+        return Err(mount.key_error(format!(
+            "a mount cannot be changed under a running process, and `{name}` has `reload`: leave one of them out"
+        )));
+    }
     Ok(Pipeline {
         mount: root.get("mount").map(|field| mount(&field)).transpose()?,
         checks: checks(root, &scope)?,
@@ -103,13 +111,16 @@ fn loader(field: &Field<'_>) -> Result<Loader, DocumentError> {
     if !command.0.iter().any(|word| mentions(word, "loaded")) {
         return Err(line.error("expected `{loaded}` in it: the directory that the loader shall fill"));
     }
-    let sections = field.get("if_changed").map_or(Ok(vec![]), |list| list.items("a list of sections"))?;
+    let if_changed = field.get("if_changed").map_or(Ok(vec![]), |list| sections(&list))?;
+    Ok(Loader { command, if_changed, timeout: limit(field, "timeout", LIMIT)? })
+}
+
+fn sections(list: &Field<'_>) -> Result<Vec<Section>, DocumentError> {
     let section = |item: &Field<'_>| {
         let text = item.text("a section like \"rules/**\" or \"resolver.yaml#/views\"")?;
         Section::parse(text).map_err(|why| item.error(why.to_string()))
     };
-    let if_changed = sections.iter().map(section).collect::<Result<_, _>>()?;
-    Ok(Loader { command, if_changed, timeout: limit(field, "timeout", LIMIT)? })
+    list.items("a list of sections")?.iter().map(section).collect()
 }
 
 fn workers(root: &Field<'_>, service: &str, loader: bool) -> Result<BTreeMap<String, Group>, DocumentError> {
@@ -146,16 +157,24 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
     let start_timeout = limit(field, "start_timeout", LIMIT)?;
     let ready = field.need("ready", READY)?;
     let grace = field.get("grace_shutdown_time").map_or(Ok(LIMIT), |field| field.duration(false))?;
+    let stop_signal = field.get("stop_signal").map_or(Ok("TERM".to_owned()), |field| signal(&field))?;
+    let reload = field.get("reload").map(|field| reload(&field, &scope, start_timeout, &stop_signal));
+    let reload = reload.transpose()?;
+    let copies_loaded = field.get("loaded").map_or(Ok(false), |field| copies(&field, loader))?;
+    if copies_loaded && reload.is_some() {
+        return Err(field.error("`loaded: copy` is made when a process starts, and `reload` tells a running one: leave one of them out"));
+    }
     Ok(Group {
         command,
-        copies_loaded: field.get("loaded").map_or(Ok(false), |field| copies(&field, loader))?,
+        copies_loaded,
         instances: field.get("instances").map_or(Ok(1), |field| field.number(1..=1000))?,
         env,
         ready: readiness(&ready, &scope, start_timeout)?,
         start_timeout,
         grace_shutdown_time: grace,
-        stop_signal: field.get("stop_signal").map_or(Ok("TERM".to_owned()), |field| signal(&field))?,
+        stop_signal,
         replace: field.get("replace").map_or(Ok(Replace::default()), |field| replace(&field))?,
+        reload,
         listen,
     })
 }
@@ -287,6 +306,38 @@ fn copies(field: &Field<'_>, loader: bool) -> Result<bool, DocumentError> {
         "shared" => Ok(false),
         _ => Err(field.expected("`copy` or `shared`")),
     }
+}
+
+fn reload(
+    field: &Field<'_>,
+    scope: &Scope<'_>,
+    start_timeout: Duration,
+    stop_signal: &str,
+) -> Result<Reload, DocumentError> {
+    let what = "{if_only: [..], command: [..]} or {if_only: [..], signal: HUP, verify: ..}";
+    field.only(what, &["if_only", "command", "signal", "verify"])?;
+    let list = field.need("if_only", "the sections that it can be told of")?;
+    let if_only = sections(&list)?;
+    if if_only.is_empty() && !scope.loader {
+        return Err(list.error("expected at least one section, found an empty list"));
+    }
+    let tell = match (field.get("command"), field.get("signal"), field.get("verify")) {
+        (Some(line), None, None) => Tell::Command(command(&line, &Scope { passed: false, ..*scope })?),
+        (None, Some(name), Some(verify)) => {
+            let told = signal(&name)?;
+            if told == stop_signal {
+                return Err(name.expected("another signal than stop_signal"));
+            }
+            Tell::Signal { signal: told, verify: readiness(&verify, scope, start_timeout)? }
+        }
+        (None, Some(_), None) => {
+            return Err(
+                field.error("expected `verify` beside `signal`: a signal alone says nothing of how it went")
+            );
+        }
+        _ => return Err(field.error(format!("expected {what}"))),
+    };
+    Ok(Reload { if_only, tell })
 }
 
 fn replace(field: &Field<'_>) -> Result<Replace, DocumentError> {

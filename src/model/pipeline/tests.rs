@@ -52,6 +52,7 @@ fn p5_the_example_for_nginx_is_read() {
         grace_shutdown_time: Duration::from_secs(30),
         stop_signal: "QUIT".to_owned(),
         replace: Replace::OneByOne,
+        reload: None,
     };
     let want = Pipeline {
         mount: Some("/etc/nginx".to_owned()),
@@ -134,9 +135,48 @@ fn p41_a_group_may_want_copies() {
 }
 
 #[test]
+fn p16_a_reload_says_when_and_how() {
+    let reload = |reload: &str| {
+        let text = format!("version: 1\nworker: {{command: a, ready: notify, reload: {reload}}}\n");
+        parse(&text).map(|pipeline| pipeline.workers["web"].reload.clone().unwrap())
+    };
+    let told =
+        reload("{if_only: [\"rules/**\", \"a.yaml#/x\"], command: [tell, \"{run}/control\"]}").unwrap();
+    assert_eq!(told.if_only.iter().map(Section::as_str).collect::<Vec<_>>(), ["rules/**", "a.yaml#/x"]);
+    assert_eq!(told.tell, Tell::Command(words(&["tell", "{run}/control"])));
+    let told = reload("{if_only: [a], signal: HUP, verify: {file: \"{run}/reloaded\"}}").unwrap();
+    assert_eq!(
+        told.tell,
+        Tell::Signal { signal: "HUP".into(), verify: Ready::File("{run}/reloaded".into()) }
+    );
+    let what = "{if_only: [..], command: [..]} or {if_only: [..], signal: HUP, verify: ..}";
+    for (text, want) in [
+        (
+            "{if_only: [a], signal: HUP}",
+            "expected `verify` beside `signal`: a signal alone says nothing of how it went",
+        ),
+        ("{if_only: [a], verify: notify}", &format!("expected {what}")),
+        ("{if_only: [a]}", &format!("expected {what}")),
+        ("{if_only: [], command: a}", "expected at least one section, found an empty list"),
+        (
+            "{if_only: [a], signal: TERM, verify: notify}",
+            "expected another signal than stop_signal, found \"TERM\"",
+        ),
+        ("{command: a}", "expected the key `if_only` (the sections that it can be told of)"),
+    ] {
+        assert!(reload(text).unwrap_err().ends_with(want), "{text}: {}", reload(text).unwrap_err());
+    }
+    let both = "version: 1\nmount: /etc/a\nworker: {command: a, ready: notify, reload: {if_only: [a], command: b}}\n";
+    assert_eq!(
+        parse(both).unwrap_err(),
+        "p.yaml:2:1: mount: a mount cannot be changed under a running process, and `web` has `reload`: leave one of them out"
+    );
+}
+
+#[test]
 fn p4_every_refusal_says_where_and_what() {
     let top = "version, mount, check, checks, check_timeout, canary, loader, worker, workers, probation";
-    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace";
+    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Command, GenerationId, Listen, Ready, Replace};
+use crate::model::{Command, GenerationId, Listen, Ready, Replace, Tell};
 use crate::supervise::{Launch, WorkerState};
 
 fn spec(generation: u8) -> WorkerSpec {
@@ -23,6 +23,7 @@ fn spec(generation: u8) -> WorkerSpec {
         grace_shutdown_time: Duration::from_secs(1),
         stop_signal: "TERM".into(),
         replace: Replace::OneByOne,
+        tell: None,
     }
 }
 
@@ -247,4 +248,96 @@ fn w17_the_next_supervisor_goes_on_waiting() {
     assert_eq!(again.gone(1, String::new(), Duration::ZERO), [Act::Start(3)]);
     let mut again: Table = serde_json::from_str(&text).unwrap();
     assert!(again.adopt(&BTreeSet::new()).contains(&Act::Start(3)));
+}
+
+fn told(generation: u8) -> WorkerSpec {
+    WorkerSpec { tell: Some(Tell::Command(Command(vec!["tell".into()]))), ..spec(generation) }
+}
+
+fn telling() -> Table {
+    let mut table = Table::default();
+    table.ensure(1, told(1), false);
+    table.ready(1, Vec::new());
+    assert_eq!(table.ensure_in_place(2, told(2)), [Act::Inform(1)]);
+    assert_eq!(table.ensure_in_place(2, told(2)), [], "on its way");
+    assert!(!table.report()[0].is_well(), "nobody knows what it runs");
+    table
+}
+
+#[test]
+fn w18_a_process_that_takes_it_stays_and_has_accepted_it() {
+    let mut table = telling();
+    assert!(matches!(table.told(1)[..], [Act::Tell(News::Ready { event: 2, .. })]));
+    let report = table.report();
+    assert!(report.len() == 1 && report[0].is_well() && report[0].generation == told(2).generation);
+    // what it has accepted is what it is started on again
+    table.gone(1, "crash".into(), Duration::ZERO);
+    assert_eq!(table.restart(&told(2).slot), [Act::Start(2)]);
+    assert_eq!(table.worker(2).unwrap().spec, told(2));
+}
+
+#[test]
+fn w18_a_process_that_does_not_take_it_is_replaced_and_it_is_said() {
+    let mut table = telling();
+    assert_eq!(table.not_told(1, "no thanks".into()), [Act::Hush(1), Act::Start(2)]);
+    let acts = table.ready(2, Vec::new());
+    let [Act::Tell(News::Ready { note, .. }), Act::Drain(1)] = &acts[..] else { panic!("{acts:?}") };
+    assert!(note.contains("no thanks"), "{note}");
+
+    // the new one fails, too: what the old one runs is not known until it is told back, or replaced
+    let mut table = telling();
+    table.not_told(1, "no thanks".into());
+    let acts = table.gone(2, "bad".into(), Duration::ZERO);
+    assert!(
+        matches!(&acts[..], [Act::Tell(News::Failed { why, .. })] if why.contains("no thanks")),
+        "{acts:?}"
+    );
+    let text = serde_json::to_string(&table).unwrap();
+    assert_eq!(table.ensure_in_place(2, told(1)), [Act::Inform(1)]);
+    table.told(1);
+    assert!(table.report()[0].is_well());
+    let mut table: Table = serde_json::from_str(&text).unwrap();
+    assert_eq!(table.ensure(2, told(1), false), [Act::Start(3)]);
+    assert!(matches!(table.ready(3, Vec::new())[..], [Act::Tell(_), Act::Drain(1)]));
+}
+
+#[test]
+fn w18_what_is_being_told_can_be_called_off_and_told_back() {
+    let mut table = telling();
+    assert_eq!(table.abandon(2), [Act::Hush(1)]);
+    assert_eq!(table.told(1), [], "too late");
+    assert_eq!(table.ensure_in_place(2, told(1)), [Act::Inform(1)]);
+    let mut table = telling();
+    assert_eq!(table.ensure_in_place(2, told(1)), [Act::Hush(1), Act::Inform(1)]);
+    let mut table = telling();
+    assert_eq!(table.settle(&[]), [Act::Drain(1)]);
+    assert_eq!(table.told(1), []);
+}
+
+#[test]
+fn w18_who_ends_while_it_is_told_is_replaced() {
+    let mut table = telling();
+    let acts = table.gone(1, "x".into(), Duration::ZERO);
+    let [Act::Tell(News::Exited { .. }), Act::Restart(..), Act::Start(2)] = &acts[..] else {
+        panic!("{acts:?}")
+    };
+    let mut table = telling();
+    assert_eq!(table.adopt(&[1].into()), [Act::Hush(1), Act::Start(2)]);
+}
+
+#[test]
+fn w18_only_what_was_started_the_same_way_can_be_told() {
+    let mut other = told(2);
+    other.launch.env.insert("A".into(), "b".into());
+    for (old, new) in [(told(1), other), (spec(1), told(2)), (told(1), spec(2))] {
+        let mut table = Table::default();
+        table.ensure(1, old, false);
+        table.ready(1, Vec::new());
+        assert_eq!(table.ensure_in_place(2, new), [Act::Start(2)]);
+        let acts = table.ready(2, Vec::new());
+        assert!(
+            matches!(&acts[0], Act::Tell(News::Ready { note, .. }) if note.contains("another way")),
+            "{acts:?}"
+        );
+    }
 }

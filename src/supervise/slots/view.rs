@@ -28,7 +28,8 @@ impl Table {
     /// Every directory that must not be collected.
     pub(in crate::supervise) fn needed_leases(&self) -> BTreeSet<PathBuf> {
         let accepted = self.places.values().filter_map(|place| place.accepted.as_ref()).map(|a| &a.spec);
-        let specs = self.workers.values().map(|worker| &worker.spec).chain(accepted);
+        let told = self.workers.values().filter_map(|worker| worker.telling.as_ref()).map(|t| &t.spec);
+        let specs = self.workers.values().map(|worker| &worker.spec).chain(accepted).chain(told);
         specs.flat_map(|spec| spec.leases.iter().cloned()).collect()
     }
 
@@ -58,7 +59,10 @@ impl Table {
                     accepted: worker.role == Role::Accepted,
                     exits: place.map_or(0, |place| place.exits),
                     note: note.clone(),
-                    unwell: worker.unwell.clone(),
+                    unwell: match worker.unsure {
+                        true => Some("it was told of another generation, and has not taken it".to_owned()),
+                        false => worker.unwell.clone(),
+                    },
                 },
             ));
         }
