@@ -97,7 +97,7 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     }
     for worker in &report.workers {
         let state = format!("{:?}", worker.state).to_lowercase();
-        let bad = worker.unwell.is_some() || state == "failed";
+        let bad = worker.unwell.is_some() || matches!(state.as_str(), "failed" | "ended");
         let colour = if bad { Colour::Bad } else { Colour::Good };
         let exits = if worker.exits == 0 {
             String::new()

@@ -57,6 +57,7 @@ impl Launchable {
             grace_shutdown_time: group.grace_shutdown_time,
             stop_signal: group.stop_signal.clone(),
             replace: group.replace,
+            restart: group.restart.clone(),
             tell: group.reload.as_ref().map(|reload| reload.tell.clone()),
         })
     }

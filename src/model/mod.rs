@@ -47,7 +47,9 @@ pub use host::{HostFile, HostPipeline};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
 pub use meta::{KeyValue, KeyValueError, Metadata};
 pub use path::{PathError, RelPath};
-pub use pipeline::{Canary, Group, Listen, Loader, Network, Pipeline, Ready, Reload, Replace, Tell};
+pub use pipeline::{
+    Canary, Group, Listen, Loader, Network, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell,
+};
 pub use probe::{HttpUrl, HttpUrlError, Probe};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use retention::{Limits, Retention};

@@ -69,6 +69,8 @@ pub struct Group {
     pub replace: Replace,
     /// when and how a running worker is told of a new generation instead of being replaced
     pub reload: Option<Reload>,
+    /// when and how soon it is started again after an end that nobody has asked for
+    pub restart: Restart,
 }
 
 /// The listening sockets of a group.
@@ -93,6 +95,36 @@ pub enum Ready {
     After(Duration),
     /// this is answered with yes; it is asked again through probation
     Probe(Probe),
+}
+
+/// When and how soon a worker is started again after an end that nobody has asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// after which ends
+    pub on: RestartOn,
+    /// how long after the second end in a row; it doubles with each
+    pub first: Duration,
+    /// and how long at most
+    pub longest: Duration,
+}
+
+impl Default for Restart {
+    fn default() -> Restart {
+        Restart { on: RestartOn::Failure, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+/// After which ends a worker is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartOn {
+    /// all but exit status 0 of a worker that was ready
+    #[default]
+    Failure,
+    /// all
+    Always,
+    /// none
+    Never,
 }
 
 /// When and how a running worker is told of a new generation.

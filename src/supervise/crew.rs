@@ -227,7 +227,8 @@ impl Crew {
         let tail = oneshot::tail(&self.log_path(&worker.spec.slot), worker.log_from, TAIL);
         let why = if tail.is_empty() { what.clone() } else { format!("{what}\n{tail}") };
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, what, "is gone");
-        let acts = self.table.gone(n, why, clock::now() - live.since);
+        let well = ended.success() && worker.verdict.is_none();
+        let acts = self.table.ended(n, why, clock::now() - live.since, well);
         self.carry_out(acts);
     }
 

@@ -6,15 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ready, Replace, Slot};
+use crate::model::{Ready, Replace, Restart, RestartOn, Slot};
 
 use super::wire::{News, WorkerSpec};
 
-/// The first crash after a quiet life is answered at once; from the second on it takes this long,
-/// doubling.
-const BACKOFF: Duration = Duration::from_secs(1);
-/// And at most this long.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A life of this length wipes out the crashes before it.
 const QUIET_LIFE: Duration = Duration::from_secs(30);
 /// More leavers than this in one slot are not waited for: the oldest is killed.
@@ -90,6 +85,9 @@ pub(super) struct Accepted {
     started_for: u64,
     /// its process; `None` while it waits to be started again
     worker: Option<u64>,
+    /// it has ended, and is not started again before somebody asks for it
+    #[serde(default)]
+    rests: bool,
     /// somebody waits to hear that it is ready
     awaited: Option<u64>,
     sockets: Vec<String>,
@@ -382,6 +380,7 @@ impl Table {
                     event,
                     started_for: event,
                     worker: Some(n),
+                    rests: false,
                     awaited: None,
                     sockets,
                 };
@@ -440,8 +439,14 @@ impl Table {
         }
     }
 
-    /// Process `n` is gone after a life of `lived`; `why` says how it ended, with its last output.
+    /// Process `n` has failed after a life of `lived`: see [`Table::ended`].
     pub(super) fn gone(&mut self, n: u64, why: String, lived: Duration) -> Vec<Act> {
+        self.ended(n, why, lived, false)
+    }
+
+    /// Process `n` is gone after a life of `lived`; `why` says how it ended, with its last output; `well`: by
+    /// itself, with status 0.
+    pub(super) fn ended(&mut self, n: u64, why: String, lived: Duration, well: bool) -> Vec<Act> {
         let Some(worker) = self.workers.get(&n) else { return Vec::new() };
         let turns = self.takes_turns(&worker.spec.slot);
         let worker = self.workers.remove(&n).expect("it was there above");
@@ -472,14 +477,20 @@ impl Table {
                 place.exits += 1;
                 place.note.clone_from(&why);
                 place.failures = if lived >= QUIET_LIFE { 0 } else { place.failures };
-                let delay = backoff(place.failures);
+                let delay = backoff(place.failures, &accepted.spec.restart);
                 place.failures += 1;
                 accepted.worker = None;
+                accepted.rests = match accepted.spec.restart.on {
+                    RestartOn::Failure => well && worker.ready,
+                    RestartOn::Always => false,
+                    RestartOn::Never => true,
+                };
+                let rests = accepted.rests;
                 acts.push(Act::Tell(match accepted.awaited.take() {
                     Some(event) => News::Failed { slot: slot.clone(), event, generation, why },
                     None => News::Exited { slot: slot.clone(), event: accepted.event, generation, why },
                 }));
-                acts.push(Act::Restart(slot, delay));
+                acts.extend((!rests).then_some(Act::Restart(slot, delay)));
                 if let Some(Telling { event, spec }) = worker.telling {
                     acts.extend(self.bring(event, spec, Some("it ended".to_owned())));
                 }
@@ -492,8 +503,9 @@ impl Table {
     /// After a candidate: the accepted one, which was not started again meanwhile.
     fn fall_back(&self, slot: Slot) -> Option<Act> {
         let place = self.places.get(&slot)?;
-        place.accepted.as_ref().filter(|accepted| accepted.worker.is_none())?;
-        let delay = backoff(place.failures);
+        let waits = |accepted: &&Accepted| accepted.worker.is_none() && !accepted.rests;
+        let accepted = place.accepted.as_ref().filter(waits)?;
+        let delay = backoff(place.failures, &accepted.spec.restart);
         Some(Act::Restart(slot, delay))
     }
 
@@ -511,7 +523,8 @@ impl Table {
         let Some(accepted) = accepted.filter(waits) else { return Vec::new() };
         let n = self.add(accepted.event, accepted.spec.clone(), Role::Accepted);
         let accepted = self.places.get_mut(slot).and_then(|place| place.accepted.as_mut());
-        accepted.expect("it was there above").worker = Some(n);
+        let accepted = accepted.expect("it was there above");
+        (accepted.worker, accepted.rests) = (Some(n), false);
         vec![Act::Start(n)]
     }
 
@@ -563,7 +576,8 @@ impl Table {
         }
         // those that waited for their next start
         for (slot, place) in &self.places {
-            let waits = place.accepted.as_ref().is_some_and(|accepted| accepted.worker.is_none());
+            let waits = |accepted: &Accepted| accepted.worker.is_none() && !accepted.rests;
+            let waits = place.accepted.as_ref().is_some_and(waits);
             let restart = Act::Restart(slot.clone(), Duration::ZERO);
             if waits && !acts.iter().any(|act| matches!(act, Act::Restart(other, _) if other == slot)) {
                 acts.push(restart);
@@ -653,10 +667,11 @@ fn same(a: &WorkerSpec, b: &WorkerSpec) -> bool {
     (a.generation, a.loaded) == (b.generation, b.loaded)
 }
 
-fn backoff(failures: u32) -> Duration {
+/// The first crash after a quiet life is answered at once.
+fn backoff(failures: u32, restart: &Restart) -> Duration {
     match failures.checked_sub(1) {
         None => Duration::ZERO,
-        Some(doublings) => BACKOFF.saturating_mul(1 << doublings.min(10)).min(BACKOFF_MAX),
+        Some(doublings) => restart.first.saturating_mul(1 << doublings.min(20)).min(restart.longest),
     }
 }
 

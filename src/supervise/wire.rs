@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Replace, Slot, Tell};
+use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Replace, Restart, Slot, Tell};
 
 /// How to start a process on a generation: everything `pointsman __exec` needs that does not differ
 /// from one start to the next.
@@ -58,6 +58,9 @@ pub struct WorkerSpec {
     /// directory
     #[serde(default)]
     pub tell: Option<Tell>,
+    /// when and how soon it is started again after an end that nobody has asked for
+    #[serde(default)]
+    pub restart: Restart,
 }
 
 /// What the manager asks of a supervisor.
@@ -169,6 +172,8 @@ pub enum WorkerState {
     Draining,
     /// exited unasked; waits to be started again
     Failed,
+    /// exited unasked, and is not started again: its pipeline says so
+    Ended,
     /// gave its place to a successor that has not got ready yet; is started again if that fails
     Stopped,
 }

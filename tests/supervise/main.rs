@@ -322,3 +322,27 @@ fn until_gone_if(process: Option<Process>) {
         until_gone(process);
     }
 }
+
+#[test]
+fn w12_a_worker_that_is_done_is_left_alone_until_somebody_asks_for_it() {
+    let stage = Stage::new();
+    let script = "echo 1 > $POINTSMAN_RUN/ready; until [ -e go ]; do sleep 0.01; done; exit 0";
+    let spec = stage.spec(1, script);
+    let first = stage.ready(1, &spec);
+    let mut news = stage.news(0);
+    let go = spec.launch.config.join("go");
+    fs::write(&go, "").unwrap();
+    assert!(matches!(stage::news_of(&mut news), News::Exited { .. }));
+    fs::remove_file(&go).unwrap();
+    assert_eq!(stage.slots()[0].state, WorkerState::Ended);
+    assert_ne!(stage.ready(2, &spec), first);
+
+    let mut spec = stage.spec(2, script);
+    spec.restart.on = pointsman::model::RestartOn::Always;
+    let second = stage.ready(3, &spec);
+    let mut news = stage.news(0);
+    fs::write(spec.launch.config.join("go"), "").unwrap();
+    assert!(matches!(stage::news_of(&mut news), News::Exited { .. }));
+    fs::remove_file(spec.launch.config.join("go")).unwrap();
+    until("a new process", || stage.accepted().filter(|&it| it != second));
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Replace, Slot};
+use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, Slot};
 use pointsman::supervise::client::{self, Client, NewsStream};
 use pointsman::supervise::{Launch, News, WorkerReport, WorkerSpec, WorkerState};
 use rustix::process::{Pid, Signal};
@@ -160,6 +160,7 @@ impl Stage {
             stop_signal: "TERM".into(),
             replace: Replace::OneByOne,
             tell: None,
+            restart: Restart::default(),
         }
     }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::document::{DocumentError, quoted};
+use super::super::duration;
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
 use super::super::{Address, Command, HttpUrl, Probe, RelPath, Section};
-use super::{Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Tell, canary};
+use super::{Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell, canary};
 
 const KEYS: [&str; 10] = [
     "version",
@@ -21,7 +22,7 @@ const KEYS: [&str; 10] = [
     "workers",
     "probation",
 ];
-const GROUP: [&str; 11] = [
+const GROUP: [&str; 12] = [
     "command",
     "instances",
     "listen",
@@ -33,6 +34,7 @@ const GROUP: [&str; 11] = [
     "stop_signal",
     "replace",
     "reload",
+    "restart",
 ];
 pub(super) const READY: &str =
     "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
@@ -175,6 +177,7 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
         stop_signal,
         replace: field.get("replace").map_or(Ok(Replace::default()), |field| replace(&field))?,
         reload,
+        restart: field.get("restart").map_or(Ok(Restart::default()), |field| restart(&field))?,
         listen,
     })
 }
@@ -338,6 +341,29 @@ fn reload(
         _ => return Err(field.error(format!("expected {what}"))),
     };
     Ok(Reload { if_only, tell })
+}
+
+fn restart(field: &Field<'_>) -> Result<Restart, DocumentError> {
+    field.only("a map with `on` and `backoff`", &["on", "backoff"])?;
+    let mut restart = Restart::default();
+    if let Some(on) = field.get("on") {
+        restart.on = match on.as_str() {
+            Some("failure") => RestartOn::Failure,
+            Some("always") => RestartOn::Always,
+            Some("never") => RestartOn::Never,
+            _ => return Err(on.expected("`failure`, `always` or `never`")),
+        };
+    }
+    if let Some(backoff) = field.get("backoff") {
+        let range = backoff.as_str().and_then(|text| {
+            let (first, longest) = text.split_once("..")?;
+            Some((duration::parse(first).ok()?, duration::parse(longest).ok()?))
+        });
+        let range = range.filter(|(first, longest)| !first.is_zero() && first <= longest);
+        (restart.first, restart.longest) =
+            range.ok_or_else(|| backoff.expected("two durations like 1s..30s, the first not 0s"))?;
+    }
+    Ok(restart)
 }
 
 fn replace(field: &Field<'_>) -> Result<Replace, DocumentError> {

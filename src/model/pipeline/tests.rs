@@ -34,6 +34,7 @@ workers:
     command: helper
     ready: {after: 500ms}
     replace: stop-first
+    restart: {on: never, backoff: 100ms..1m}
 probation: 0s
 "#;
 
@@ -53,6 +54,7 @@ fn p5_the_example_for_nginx_is_read() {
         stop_signal: "QUIT".to_owned(),
         replace: Replace::OneByOne,
         reload: None,
+        restart: Restart::default(),
     };
     let want = Pipeline {
         mount: Some("/etc/nginx".to_owned()),
@@ -88,6 +90,9 @@ fn p5_every_word_is_read() {
         (resolver.replace, pipeline.workers["helper"].replace),
         (Replace::OneByOne, Replace::StopFirst)
     );
+    assert_eq!(resolver.restart.on, RestartOn::Failure);
+    let (first, longest) = (Duration::from_millis(100), Duration::from_secs(60));
+    assert_eq!(pipeline.workers["helper"].restart, Restart { on: RestartOn::Never, first, longest });
     assert_eq!(parse("version: 1").unwrap(), Pipeline::pointer_only());
 }
 
@@ -176,7 +181,7 @@ fn p16_a_reload_says_when_and_how() {
 #[test]
 fn p4_every_refusal_says_where_and_what() {
     let top = "version, mount, check, checks, check_timeout, canary, loader, worker, workers, probation";
-    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload";
+    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
@@ -259,6 +264,10 @@ fn p4_every_refusal_says_where_and_what() {
         (worker("command: a\nready: notify\nstop_signal: SIGQUIT"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"SIGQUIT\" (did you mean `QUIT`?)")),
         (worker("command: a\nready: notify\nstop_signal: KILL"), format!("5:16: worker.stop_signal: expected one of {signals}, found \"KILL\"")),
         (worker("command: a\nready: notify\nreplace: all"), "5:12: worker.replace: expected `one-by-one` or `stop-first`, found \"all\"".into()),
+        (worker("command: a\nready: notify\nrestart: always"), "5:12: worker.restart: expected a map with `on` and `backoff`, found \"always\"".into()),
+        (worker("command: a\nready: notify\nrestart: {on: crash}"), "5:17: worker.restart.on: expected `failure`, `always` or `never`, found \"crash\"".into()),
+        (worker("command: a\nready: notify\nrestart: {backoff: 5s..1s}"), "5:22: worker.restart.backoff: expected two durations like 1s..30s, the first not 0s, found \"5s..1s\"".into()),
+        (worker("command: a\nready: notify\nrestart: {backoff: 5s}"), "5:22: worker.restart.backoff: expected two durations like 1s..30s, the first not 0s, found \"5s\"".into()),
         // readiness
         (worker("command: a\nready: now"), format!("4:10: worker.ready: expected {ready}, found \"now\"")),
         (worker("command: a\nready: {tcp: x}"), "4:11: worker.ready.tcp: unknown key, expected one of file, http, command, after (did you mean `http`?)".into()),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Command, GenerationId, Listen, Ready, Replace, Tell};
+use crate::model::{Command, GenerationId, Listen, Ready, Replace, Restart, RestartOn, Tell};
 use crate::supervise::{Launch, WorkerState};
 
 fn spec(generation: u8) -> WorkerSpec {
@@ -24,6 +24,7 @@ fn spec(generation: u8) -> WorkerSpec {
         stop_signal: "TERM".into(),
         replace: Replace::OneByOne,
         tell: None,
+        restart: Restart::default(),
     }
 }
 
@@ -340,4 +341,51 @@ fn w18_only_what_was_started_the_same_way_can_be_told() {
             "{acts:?}"
         );
     }
+}
+
+#[test]
+fn w12_which_ends_are_answered_and_how_soon_can_be_said() {
+    let end = |on: RestartOn, well: bool| {
+        let first = Duration::from_millis(100);
+        let restart = Restart { on, first, longest: Duration::from_millis(300) };
+        let mut table = Table::default();
+        table.ensure(1, WorkerSpec { restart, ..spec(1) }, false);
+        table.ready(1, Vec::new());
+        let acts = table.ended(1, "x".into(), Duration::ZERO, well);
+        assert!(matches!(acts[0], Act::Tell(News::Exited { .. })), "{acts:?}");
+        (table, acts.len() == 2)
+    };
+    for (on, well, again) in [
+        (RestartOn::Failure, false, true),
+        (RestartOn::Failure, true, false),
+        (RestartOn::Always, true, true),
+        (RestartOn::Never, false, false),
+    ] {
+        let (mut table, answered) = end(on, well);
+        assert_eq!(answered, again, "{on:?} {well}");
+        let state = table.report()[0].state;
+        assert_eq!(state, if again { WorkerState::Failed } else { WorkerState::Ended });
+        assert_eq!(table.adopt(&BTreeSet::new()).len(), usize::from(again), "nor by the next supervisor");
+        if !again {
+            // by whoever asks for it
+            assert_eq!(
+                table.ensure(
+                    2,
+                    table.places.values().next().unwrap().accepted.as_ref().unwrap().spec.clone(),
+                    false
+                ),
+                [Act::Start(2)]
+            );
+        }
+    }
+    let (mut table, _) = end(RestartOn::Failure, false);
+    let mut delays = Vec::new();
+    for n in 2..6 {
+        table.restart(&spec(1).slot);
+        table.ready(n, Vec::new());
+        let acts = table.gone(n, "x".into(), Duration::ZERO);
+        let [_, Act::Restart(_, delay)] = &acts[..] else { panic!("{acts:?}") };
+        delays.push(delay.as_millis());
+    }
+    assert_eq!(delays, [100, 200, 300, 300]);
 }

@@ -78,6 +78,7 @@ impl Table {
                     loaded: accepted.spec.loaded,
                     state: match self.takes_turns(slot) && (self.is_left(slot) || self.has_candidate(slot)) {
                         true => WorkerState::Stopped,
+                        false if accepted.rests => WorkerState::Ended,
                         false => WorkerState::Failed,
                     },
                     accepted: true,
