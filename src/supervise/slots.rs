@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ready, Replace, Restart, RestartOn, Slot};
+use crate::model::{Ready, Restart, RestartOn, Slot};
 
 use super::wire::{News, WorkerSpec};
 
@@ -178,7 +178,7 @@ impl Table {
         let running = accepted.and_then(|accepted| Some((accepted.worker?, accepted)));
         let running = running.and_then(|(n, accepted)| Some((n, accepted, self.workers.get(&n)?)));
         let is_unsure = running.is_some_and(|(_, _, worker)| worker.unsure);
-        let told = running.map(|(n, accepted, worker)| (n, cannot_be_told(accepted, worker, &spec)));
+        let told = running.map(|(n, accepted, worker)| (n, tell::cannot_be_told(accepted, worker, &spec)));
         let place = self.places.entry(slot.clone()).or_default();
         if let Some(accepted) = &mut place.accepted
             && !is_unsure
@@ -216,98 +216,6 @@ impl Table {
             None => acts.extend(self.bring(event, spec, None)),
         }
         acts
-    }
-
-    /// Process `n` has taken what it was told of.
-    pub(super) fn told(&mut self, n: u64) -> Vec<Act> {
-        let Some(worker) = self.workers.get_mut(&n) else { return Vec::new() };
-        let Some(Telling { event, spec }) = worker.telling.take() else { return Vec::new() };
-        let (slot, generation) = (spec.slot.clone(), spec.generation);
-        let Some(accepted) = self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut()) else {
-            return Vec::new();
-        };
-        (worker.event, worker.unsure, worker.unwell) = (event, false, None);
-        worker.watched = matches!(spec.ready, Ready::Probe(_));
-        (accepted.event, accepted.started_for) = (event, event);
-        accepted.spec = spec.clone();
-        worker.spec = spec;
-        vec![Act::Tell(News::Ready { slot, event, generation, note: String::new() })]
-    }
-
-    /// Process `n` has not taken what it was told of, for the reason `why`: it is replaced.
-    pub(super) fn not_told(&mut self, n: u64, why: String) -> Vec<Act> {
-        let telling = self.workers.get_mut(&n).and_then(|worker| worker.telling.take());
-        let Some(Telling { event, spec }) = telling else { return Vec::new() };
-        let mut acts = vec![Act::Hush(n)];
-        acts.extend(self.bring(event, spec, Some(why)));
-        acts
-    }
-
-    /// Starts a candidate: beside the accepted process, or after that has ended.
-    fn bring(&mut self, event: u64, spec: WorkerSpec, instead: Option<String>) -> Vec<Act> {
-        let slot = spec.slot.clone();
-        let n = self.add(event, spec, Role::Candidate);
-        self.workers.get_mut(&n).expect("it was added above").instead = instead;
-        if !self.takes_turns(&slot) {
-            return vec![Act::Start(n)];
-        }
-        let mut acts = Vec::new();
-        let accepted = self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut());
-        if let Some(old) = accepted.and_then(|accepted| accepted.worker.take())
-            && let Some(worker) = self.workers.get(&old)
-        {
-            let kill = !worker.ready;
-            acts.push(self.dismiss(old, kill));
-        }
-        match self.is_left(&slot) {
-            true => self.workers.get_mut(&n).expect("it was added above").held = true,
-            false => acts.push(Act::Start(n)),
-        }
-        acts
-    }
-
-    /// Ends candidate `n` without news.
-    fn give_up(&mut self, n: u64) -> Option<Act> {
-        let worker = self.workers.get_mut(&n)?;
-        if worker.held {
-            self.workers.remove(&n);
-            return None;
-        }
-        Some(self.dismiss(n, true))
-    }
-
-    /// Whether `slot` may have one process at a time only.
-    fn takes_turns(&self, slot: &Slot) -> bool {
-        let accepted = self.places.get(slot).and_then(|place| place.accepted.as_ref());
-        let workers = self.workers.values().map(|worker| &worker.spec).filter(|spec| spec.slot == *slot);
-        accepted
-            .map(|accepted| &accepted.spec)
-            .into_iter()
-            .chain(workers)
-            .any(|spec| spec.replace == Replace::StopFirst)
-    }
-
-    fn has_candidate(&self, slot: &Slot) -> bool {
-        self.workers.values().any(|worker| worker.role == Role::Candidate && worker.spec.slot == *slot)
-    }
-
-    fn is_left(&self, slot: &Slot) -> bool {
-        self.workers.values().any(|worker| worker.role == Role::Leaving && worker.spec.slot == *slot)
-    }
-
-    /// Whose turn it is where nobody leaves `slot` any more: the candidate's, or again the accepted one's.
-    fn next_turn(&mut self, slot: &Slot) -> Option<Act> {
-        if self.is_left(slot) {
-            return None;
-        }
-        match self.candidate_mut(slot) {
-            Some((n, candidate)) if candidate.held => {
-                candidate.held = false;
-                Some(Act::Start(n))
-            }
-            Some(_) => None,
-            None => self.fall_back(slot.clone()),
-        }
     }
 
     /// Gives up the candidates of `event`.
@@ -500,15 +408,6 @@ impl Table {
         acts
     }
 
-    /// After a candidate: the accepted one, which was not started again meanwhile.
-    fn fall_back(&self, slot: Slot) -> Option<Act> {
-        let place = self.places.get(&slot)?;
-        let waits = |accepted: &&Accepted| accepted.worker.is_none() && !accepted.rests;
-        let accepted = place.accepted.as_ref().filter(waits)?;
-        let delay = backoff(place.failures, &accepted.spec.restart);
-        Some(Act::Restart(slot, delay))
-    }
-
     /// Starts what `slot` has accepted where no process of it is there, and no candidate that is to run the
     /// same in another way.
     pub(super) fn restart(&mut self, slot: &Slot) -> Vec<Act> {
@@ -651,18 +550,6 @@ fn is_ready(workers: &BTreeMap<u64, Worker>, accepted: &Accepted) -> bool {
     accepted.worker.and_then(|n| workers.get(&n)).is_some_and(|worker| worker.ready)
 }
 
-/// Why the accepted process cannot be told of `spec`; `None`: it can.
-fn cannot_be_told(accepted: &Accepted, worker: &Worker, spec: &WorkerSpec) -> Option<&'static str> {
-    let (old, new) = (&accepted.spec.launch, &spec.launch);
-    if !worker.ready || worker.verdict.is_some() {
-        return Some("it is not ready");
-    }
-    let told = accepted.spec.tell.is_some() && spec.tell.is_some();
-    let alike = (&old.command, &old.env, &old.mount, old.loaded.is_some(), &accepted.spec.listen)
-        == (&new.command, &new.env, &new.mount, new.loaded.is_some(), &spec.listen);
-    (!told || !alike).then_some("it was started in another way")
-}
-
 fn same(a: &WorkerSpec, b: &WorkerSpec) -> bool {
     (a.generation, a.loaded) == (b.generation, b.loaded)
 }
@@ -692,6 +579,8 @@ mod pairs {
     }
 }
 
+mod tell;
+mod turns;
 mod view;
 
 #[cfg(test)]
