@@ -441,7 +441,7 @@ fn a20_a_rollback_tries_only_what_this_machine_has_never_seen_good() {
 
 #[test]
 fn a26_a_change_that_stops_first_leaves_no_slot_without_a_process() {
-    let walk = Walk::all(facts, World { stop_first: true, ..world(Some(from()), 2) });
+    let walk = Walk::all(facts, World { stop_first: true, stale: 0, ..world(Some(from()), 2) });
     println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
     for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
         assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
@@ -450,7 +450,7 @@ fn a26_a_change_that_stops_first_leaves_no_slot_without_a_process() {
 
 #[test]
 fn a27_whoever_is_told_in_place_is_told_back_or_replaced() {
-    let walk = Walk::all(facts, World { in_place: true, ..world(Some(from()), 2) });
+    let walk = Walk::all(facts, World { in_place: true, stale: 0, ..world(Some(from()), 2) });
     println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
     for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
         assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
