@@ -918,6 +918,7 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "current",
         "push",
         "last_good",
+        "external",
         "frozen",
         "unconfirmed",
         "manager",

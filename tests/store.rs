@@ -112,6 +112,7 @@ fn draft(target: GenerationId) -> EventDraft {
 
 fn outcome(event: &Event, verdict: Verdict) -> Outcome {
     Outcome {
+        external: Default::default(),
         confirm_by: None,
         event: event.number,
         request: event.request,

@@ -4,6 +4,8 @@
 //! observation at a time; [`recover`] says what to do with an event whose engine died. The manager
 //! brings facts in and carries actions out.
 
+pub mod headroom;
+
 mod machine;
 mod plan;
 mod recovery;

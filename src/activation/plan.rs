@@ -50,6 +50,10 @@ pub struct Facts {
     pub running: Vec<Running>,
     /// what differs between a generation that some slot runs and the target, in words
     pub changes: BTreeMap<GenerationId, String>,
+    /// the externals of the target that are others than when it was proven; it is in force
+    pub drifted: Vec<String>,
+    /// nothing has proven the target on this machine since it was put in force
+    pub unproven: bool,
     /// the slots of the generation a failure goes back to
     pub back_slots: Vec<Slot>,
     /// the longest that one of them may take to get ready
@@ -157,7 +161,7 @@ pub enum Act {
 
 impl Act {
     /// Whether a program of the generation is started for it.
-    fn starts_program(&self) -> bool {
+    pub fn starts_program(&self) -> bool {
         match self {
             Act::Load | Act::Check(_) | Act::Canary | Act::Replace(_) => true,
             Act::Preflight | Act::Swing | Act::Probation | Act::Remove(_) => false,
@@ -260,7 +264,8 @@ pub fn plan(facts: &Facts) -> Plan {
         .collect();
     let finishes = facts.finishes;
     let works = finishes || replaced.iter().any(|step| step.run);
-    let acts = swings || works || !removed.is_empty();
+    let unproven = facts.unproven && !facts.pointer_only && !swings;
+    let acts = swings || works || unproven || !removed.is_empty();
     let proves = acts && !facts.pointer_only && !finishes;
 
     let mut steps = vec![PlannedStep {
@@ -289,6 +294,7 @@ pub fn plan(facts: &Facts) -> Plan {
         steps.push(PlannedStep { stage: Stage::Canary, act: Act::Canary, run, why, limit: canary.limit });
     }
     let why = match facts.from {
+        _ if unproven => "current names it already, and nothing has proven it".to_owned(),
         _ if !swings => "current names it already".to_owned(),
         Some(from) => format!("current: {} -> {}", from.short(), facts.target.short()),
         None => format!("current: nothing -> {}", facts.target.short()),
@@ -311,7 +317,7 @@ pub fn plan(facts: &Facts) -> Plan {
         });
     }
     for slot in removed {
-        let why = "the target has no such slot; stopped after the verdict".to_owned();
+        let why = removed_since(facts, &slot);
         steps.push(PlannedStep {
             stage: Stage::Probation,
             act: Act::Remove(slot),
@@ -336,7 +342,7 @@ pub fn plan(facts: &Facts) -> Plan {
 
 fn replacement(facts: &Facts, slot: &Slot) -> (bool, String) {
     let Some(running) = facts.running.iter().find(|running| running.slot == *slot) else {
-        return (true, "started, nothing runs there".to_owned());
+        return (true, started(facts, slot));
     };
     if facts.request == Request::Restart {
         return match &facts.group {
@@ -351,13 +357,42 @@ fn replacement(facts: &Facts, slot: &Slot) -> (bool, String) {
     if running.loaded != facts.loader.as_ref().map(|loader| loader.key) {
         return (true, "replaced, the loader's output is another one".to_owned());
     }
+    if let [drifted, ..] = facts.drifted.as_slice() {
+        return (true, format!("replaced, {drifted} is not as it was proven"));
+    }
     if !running.ready {
         return (true, "started again, it is not ready".to_owned());
     }
     if facts.force {
         return (true, "replaced, as asked".to_owned());
     }
-    (false, format!("runs {} already", facts.target.short()))
+    (false, format!("left alone, it runs {} already", facts.target.short()))
+}
+
+/// Why a slot is started that nothing runs in.
+fn started(facts: &Facts, slot: &Slot) -> String {
+    let running = facts.running.iter().filter(|running| running.slot.group == slot.group).count();
+    let wanted = instances(facts, &slot.group);
+    match running {
+        _ if facts.running.is_empty() => "started, nothing runs yet".to_owned(),
+        0 => format!("started, group {} is new", slot.group),
+        _ if running < wanted => format!("started, {running} of {wanted} run"),
+        _ => "started, nothing runs there".to_owned(),
+    }
+}
+
+/// Why a slot is stopped that the target does not have.
+fn removed_since(facts: &Facts, slot: &Slot) -> String {
+    let why = match instances(facts, &slot.group) {
+        0 => format!("the target has no group {}", slot.group),
+        1 => format!("{} has 1 instance now", slot.group),
+        n => format!("{} has {n} instances now", slot.group),
+    };
+    format!("stopped after the verdict, {why}")
+}
+
+fn instances(facts: &Facts, group: &str) -> usize {
+    facts.slots.keys().filter(|slot| slot.group == group).count()
 }
 
 fn load(facts: &Facts, loader: &LoaderFacts, proves: bool) -> (bool, String) {
@@ -370,9 +405,9 @@ fn load(facts: &Facts, loader: &LoaderFacts, proves: bool) -> (bool, String) {
     if !proves {
         (false, idle(facts))
     } else if loader.sealed {
-        (false, format!("output {short} {of} is sealed"))
+        (false, format!("not run, output {short} {of} is sealed"))
     } else {
-        (true, format!("no sealed output {short} {of}"))
+        (true, format!("run, there is no sealed output {short} {of}"))
     }
 }
 

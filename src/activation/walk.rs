@@ -391,6 +391,8 @@ fn facts(world: &World) -> Facts {
         probation: second,
         running: running(world),
         changes: BTreeMap::new(),
+        drifted: Vec::new(),
+        unproven: false,
         back_slots: if world.from.is_some() { vec![slot(1), slot(2)] } else { Vec::new() },
         back_limit: second,
     }

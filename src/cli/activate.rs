@@ -107,7 +107,8 @@ fn how(flags: &HowFlags, pointer_only: bool, service: &Service) -> Result<How, F
             Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))
         }
     };
-    Ok(How { pointer_only, force: flags.force, if_current, group: None, confirm_within_ms })
+    let (force, cold) = (flags.force, flags.cold);
+    Ok(How { pointer_only, force, cold, if_current, group: None, confirm_within_ms })
 }
 
 fn carry_out(

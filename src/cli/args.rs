@@ -274,6 +274,9 @@ pub(super) struct HowFlags {
     /// Replace the workers even where nothing changed; activate what was rolled back from
     #[arg(long)]
     pub(super) force: bool,
+    /// Let what `cold_only` names change
+    #[arg(long)]
+    pub(super) cold: bool,
     /// Only while this generation is in force, else refuse (exit 7)
     #[arg(long, value_name = "REF")]
     pub(super) if_current: Option<String>,

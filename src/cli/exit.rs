@@ -181,6 +181,7 @@ impl From<ManagerError> for Failure {
             | ManagerError::Pipeline(_)
             | ManagerError::NoDocument { .. }
             | ManagerError::Section(_)
+            | ManagerError::External { .. }
             | ManagerError::MayNotMount { .. } => Exit::Refused,
             ManagerError::File(_) | ManagerError::Watch(_) | ManagerError::Signals(_) => Exit::Failed,
         };

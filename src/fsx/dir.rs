@@ -277,6 +277,14 @@ impl Dir {
             .map_err(|e| self.error("stat", name, e))
     }
 
+    /// The bytes and the number of files that may still be written to this file system; no number where it
+    /// does not count them.
+    pub fn room(&self) -> Result<(u64, Option<u64>), FsError> {
+        let stat = rustix::fs::fstatvfs(&self.fd)
+            .map_err(|e| FsError::new("measure the file system of", &self.path, e))?;
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), (stat.f_files > 0).then_some(stat.f_favail)))
+    }
+
     /// The facts about this directory.
     pub fn own_meta(&self) -> Result<Meta, FsError> {
         Meta::of_fd(&self.fd, &self.path)

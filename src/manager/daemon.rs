@@ -107,7 +107,8 @@ fn unconfirmed(service: &Service, writer: &Writer) -> Result<Option<Duration>, M
     tracing::warn!("event {}: nobody has confirmed {} in time", open.event, open.target.short());
     match service.store.last_good()? {
         Some(good) => {
-            ask(service, writer, Request::Rollback, good)?;
+            // it came by a change that somebody has let through, and goes the same way
+            ask(service, writer, Request::Rollback, good, How { cold: true, ..How::default() })?;
             Ok(Some(Duration::ZERO))
         }
         // it was there when the request was accepted
@@ -130,7 +131,7 @@ fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
 /// Asks for something about what is in force, on the manager's own account.
 fn request(service: &Service, writer: &Writer, request: Request) -> Result<(), ManagerError> {
     match service.store.current()? {
-        Some(target) => ask(service, writer, request, target),
+        Some(target) => ask(service, writer, request, target, How::default()),
         None => Ok(()),
     }
 }
@@ -140,11 +141,12 @@ fn ask(
     writer: &Writer,
     request: Request,
     target: GenerationId,
+    how: How,
 ) -> Result<(), ManagerError> {
     writer.accept(EventDraft {
         request,
         target,
-        how: How::default(),
+        how,
         at: clock::now(),
         boot: service.boot.clone(),
         by: Actor { uid: service.store.owner()?, ..Actor::default() },

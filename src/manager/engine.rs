@@ -4,6 +4,7 @@
 //! none. Both run this.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 
 use crate::activation::{Action, Activation, Observation, Recovery, Trace, begin, recover, undo};
@@ -268,6 +269,8 @@ impl Engine<'_> {
             inbox: sender,
             starts_supervisor: self.starts_supervisor,
             in_flight: InFlight::default(),
+            doubt: None,
+            turned_back: false,
         };
         outside.follow();
         let result = Run::new(self, event, outside, progress).finish(activation, actions, &inbox);
@@ -312,6 +315,7 @@ impl Engine<'_> {
             target: event.target,
             serving: self.service.standing()?.current,
             loaded: None,
+            external: BTreeMap::new(),
             steps,
             at: clock::now(),
             machine: super::service::machine_id(),

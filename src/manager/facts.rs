@@ -9,14 +9,15 @@ use crate::fsx;
 use crate::model::placeholder::expand;
 use crate::model::{
     Claims, Command, ContentHash, Delta, GenerationId, Group, How, LoadedKey, Manifest, Pipeline, RelPath,
-    Replace, Request, Retention, Section, Slot,
+    Replace, Request, Retention, Section, SectionError, Slot,
 };
 use crate::store::Store;
 use crate::supervise::WorkerReport;
 
+use super::external::{self, Digests};
 use super::launch::Launchable;
 use super::objection::objection;
-use super::{ManagerError, Service};
+use super::{ManagerError, Service, cold, confirmation};
 
 use super::service::PipelineSource;
 
@@ -54,6 +55,10 @@ pub(super) struct Prepared {
     pub(super) back: Option<Launchable>,
     /// its slots that are told of it in place
     pub(super) back_in_place: Vec<Slot>,
+    /// whether an external of what is in force has changed: its workers are replaced as they are
+    pub(super) renews: bool,
+    /// a loader output that some worker runs on
+    pub(super) running_loaded: Option<LoadedKey>,
     /// what to tell the operator about where the pipeline came from
     pub(super) note: Option<String>,
 }
@@ -92,6 +97,7 @@ pub(super) fn prepare(
                     pipeline,
                     has_pipeline: false,
                     key: None,
+                    external: Digests::new(),
                     retention: Retention::default(),
                 },
                 None,
@@ -100,19 +106,29 @@ pub(super) fn prepare(
         }
         answer => answer?,
     };
+    let running = running(workers);
+    if wish.takes == Takes::Whole
+        && let Some(why) = cold::objection(service, wish, &target, &manifest, &running)?
+    {
+        return Err(ManagerError::Refused { why });
+    }
     let last_good = store.last_good()?;
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.how.pointer_only) {
         Some(id) => Some(as_it_ran(launchable(service, id, &store.manifest(id)?)?.0, workers)),
         None => None,
     };
-    let running = running(workers);
+    let running_loaded = running.iter().find_map(|running| running.loaded);
     let mut changes = BTreeMap::new();
+    // of a file with a value that the loader reads, the rest is claimed by nobody
+    let sections = target.pipeline.loader.iter().flat_map(|loader| &loader.if_changed);
+    let sections: Vec<_> = sections.filter(|section| section.is_whole()).collect();
+    let claims = |path: &RelPath| sections.iter().any(|section| section.covers(path));
     for generation in running.iter().map(|r| r.generation).collect::<BTreeSet<_>>() {
         if generation != wish.target
             && let Ok(old) = store.manifest(generation)
         {
-            changes.insert(generation, Delta::between(&old, &manifest).to_string());
+            changes.insert(generation, Delta::in_words(&old, &manifest, &claims));
         }
     }
     let pipeline = &target.pipeline;
@@ -126,7 +142,7 @@ pub(super) fn prepare(
         Some((loader, key)) => Some(LoaderFacts {
             key,
             sealed: store.loaded_intact(key)?,
-            sections: loader.if_changed.len(),
+            sections: loader.if_changed.len() + loader.external.len(),
             timeout: loader.timeout,
         }),
     };
@@ -163,7 +179,19 @@ pub(super) fn prepare(
         told.into_keys().filter(|slot| now.contains_key(slot)).collect::<Vec<_>>()
     });
     let back_slots = back.as_ref().map(limits).unwrap_or_default();
+    let refuses = wish.takes == Takes::Whole && wish.request == Request::Activate && !wish.how.pointer_only;
+    if refuses && let Some(why) = target.external.values().find_map(|digest| digest.as_ref().err()) {
+        return Err(ManagerError::External { why: why.clone() });
+    }
+    // what is known of externals is known of what is in force
+    let drifted = match wish.current == Some(wish.target) && !target.external.is_empty() {
+        true => external::drifted(&target.external, &external::proven(store, wish.target)?),
+        false => Vec::new(),
+    };
+    let waits = confirmation::open(store)?.is_some_and(|open| open.target == wish.target);
     let facts = Facts {
+        drifted: drifted.clone(),
+        unproven: wish.request == Request::Activate && last_good != Some(wish.target) && !waits,
         request: wish.request,
         target: wish.target,
         from: wish.from,
@@ -188,7 +216,8 @@ pub(super) fn prepare(
         back_slots: back_slots.into_keys().collect(),
     };
     let back_in_place = back_in_place.unwrap_or_default();
-    Ok(Prepared { plan: plan(&facts), target, back, back_in_place, note })
+    let renews = !drifted.is_empty();
+    Ok(Prepared { plan: plan(&facts), target, back, back_in_place, running_loaded, renews, note })
 }
 
 /// The slots of `to` whose process can be told of it where it runs what `running` says, and what has changed for
@@ -228,7 +257,9 @@ fn changed_only(
     new: GenerationId,
 ) -> Result<Option<Vec<String>>, ManagerError> {
     let (before, after) = (store.manifest(old)?, store.manifest(new)?);
-    let mut read = |is_old: bool, path: &RelPath| store.read_file(if is_old { old } else { new }, path);
+    let mut read = |is_old: bool, path: &RelPath| {
+        store.read_file(if is_old { old } else { new }, path).map_err(ManagerError::Store)
+    };
     let claims = Claims::between(sections, &before, &after, &mut read)
         .map_err(|error| ManagerError::Section(Box::new(error)))?;
     Ok(match claims {
@@ -265,8 +296,9 @@ pub(super) fn launchable(
     let note = (chosen.source == PipelineSource::Ignored).then(|| service.ignored_pipeline());
     let (has_pipeline, retention) = (chosen.pipeline.is_some(), chosen.retention);
     let pipeline = chosen.pipeline.unwrap_or_else(Pipeline::pointer_only);
-    let key = loaded_key(&service.store, id, manifest, &pipeline)?;
-    Ok((Launchable { id, pipeline, has_pipeline, key, retention }, note))
+    let external = external::read(&pipeline.external);
+    let key = loaded_key(&service.store, id, manifest, &pipeline, &external)?;
+    Ok((Launchable { id, pipeline, has_pipeline, key, external, retention }, note))
 }
 
 /// The key of the loader's output; `None` where the pipeline has no loader.
@@ -275,6 +307,7 @@ fn loaded_key(
     id: GenerationId,
     manifest: &Manifest,
     pipeline: &Pipeline,
+    external: &Digests,
 ) -> Result<Option<LoadedKey>, ManagerError> {
     let Some(loader) = &pipeline.loader else { return Ok(None) };
     let mut program = blake3::Hasher::new();
@@ -286,8 +319,20 @@ fn loaded_key(
         fsx::read_chunks(&path, hash).map_err(ManagerError::File)?;
     }
     pipeline
-        .loaded_key(manifest, ContentHash::finish(&program), &mut |path| store.read_file(id, path))
-        .map_err(|error| ManagerError::Section(Box::new(error)))
+        .loaded_key(
+            manifest,
+            ContentHash::finish(&program),
+            &|glob| match external.get(glob.as_str()) {
+                Some(Ok(digest)) => Ok(*digest),
+                Some(Err(why)) => Err(ManagerError::External { why: why.clone() }),
+                None => unreachable!("every external of the pipeline was read"),
+            },
+            &mut |path| store.read_file(id, path).map_err(ManagerError::from),
+        )
+        .map_err(|error| match error {
+            SectionError::External(error) => error,
+            error => ManagerError::Section(Box::new(error)),
+        })
 }
 
 /// Where programs are looked for: what workers get as `PATH`.

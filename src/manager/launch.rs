@@ -7,6 +7,8 @@ use crate::model::{Command, GenerationId, Group, LoadedKey, Pipeline, Retention,
 use crate::store::Store;
 use crate::supervise::{Launch, WorkerSpec};
 
+use super::external::Digests;
+
 /// A generation with its pipeline, ready to be launched.
 #[derive(Clone, Debug)]
 pub(super) struct Launchable {
@@ -16,6 +18,8 @@ pub(super) struct Launchable {
     pub(super) has_pipeline: bool,
     /// the key of the loader's output, where there is a loader
     pub(super) key: Option<LoadedKey>,
+    /// what its externals are now
+    pub(super) external: Digests,
     /// what the host keeps
     pub(super) retention: Retention,
 }

@@ -8,12 +8,15 @@ pub mod clock;
 
 mod canary;
 mod check;
+mod cold;
 mod confirmation;
 mod daemon;
 mod diff;
 mod engine;
+mod external;
 mod facts;
 mod gc;
+mod headroom;
 mod launch;
 mod objection;
 mod outside;

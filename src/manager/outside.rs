@@ -15,7 +15,7 @@ use crate::supervise::{Launch, News};
 
 use super::canary;
 use super::facts::{Prepared, program_path};
-use super::{ManagerError, Service, clock};
+use super::{ManagerError, Service, clock, headroom};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +48,10 @@ pub(super) struct Outside<'a> {
     /// whether a missing supervisor may be started: the manager may, a caller may not
     pub(super) starts_supervisor: bool,
     pub(super) in_flight: InFlight,
+    /// whether it is on its way back
+    pub(super) turned_back: bool,
+    /// what preflight has found doubtful
+    pub(super) doubt: Option<String>,
 }
 
 /// What has been asked for and not answered yet.
@@ -63,7 +67,7 @@ impl Outside<'_> {
     /// Does step `at`; what comes of it is sent to the inbox.
     pub(super) fn act(&mut self, at: usize) {
         let result = match &self.prepared.plan.steps[at].act {
-            Act::Preflight => self.preflight(),
+            Act::Preflight => self.preflight().map(|doubt| self.doubt = doubt),
             Act::Swing => self.swing(),
             Act::Load => return self.load(at),
             Act::Check(index) => return self.check(at, *index),
@@ -88,8 +92,8 @@ impl Outside<'_> {
         let _ = self.inbox.send(Inbound::Seen(seen));
     }
 
-    /// What can be refused before anything runs.
-    fn preflight(&self) -> Result<(), String> {
+    /// What can be refused before anything runs; what is doubtful, to be told with the verdict.
+    fn preflight(&self) -> Result<Option<String>, String> {
         let store = &self.service.store;
         let target = &self.prepared.target;
         store.check_intact(target.id).map_err(|e| chain(&e))?;
@@ -133,7 +137,12 @@ impl Outside<'_> {
         if let Some(canary) = canary::of(self.service, target, None).filter(|_| runs) {
             canary::may_run(self.service, &canary)?;
         }
-        Ok(())
+        // only who starts workers needs to know what runs
+        let starts =
+            self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
+        let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
+        let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (Some(s.supervisor), s.workers));
+        headroom::check(self.service, self.prepared, supervisor, &workers)
     }
 
     fn swing(&self) -> Result<(), String> {
@@ -153,7 +162,8 @@ impl Outside<'_> {
     }
 
     /// Puts the pointer back. Fine where it is back already.
-    pub(super) fn swing_back(&self, to: Option<GenerationId>) {
+    pub(super) fn swing_back(&mut self, to: Option<GenerationId>) {
+        self.turned_back = true;
         self.send(Observation::SwungBack(swing_back(self.service, self.writer, to)));
     }
 
@@ -263,9 +273,10 @@ impl Outside<'_> {
         let asked = match spec {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
-                let asked = self.event.how.force || self.event.request == Request::Restart;
+                let asked = self.event.how.force || self.event.request == Request::Restart || prepared.renews;
                 let to_target = generation == prepared.plan.target;
-                let force = asked && to_target;
+                // what is put back is well where it runs, also on the target's own generation
+                let force = asked && to_target && !self.turned_back;
                 let told = if to_target { &prepared.plan.in_place } else { &prepared.back_in_place };
                 let told = !force && told.contains(&slot);
                 let ensured = self.ask(|client| match told {
@@ -356,9 +367,11 @@ impl Outside<'_> {
         })
     }
 
-    /// What to tell about where the pipeline came from.
-    pub(super) fn note(&self) -> Option<&str> {
-        self.prepared.note.as_deref()
+    /// What to tell besides the verdict: where the pipeline came from, and what preflight has found doubtful.
+    pub(super) fn note(&self) -> Option<String> {
+        let notes: Vec<&str> =
+            [&self.prepared.note, &self.doubt].into_iter().flatten().map(String::as_str).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// Asks a supervisor; while it is gone, its successor (whoever starts that one), for a while. What is

@@ -7,6 +7,7 @@ use crate::activation::{Action, Activation, Observation, Phase, Waiting, step};
 use crate::model::{Event, GenerationId, Mark, Request, Stage, StepReport, StepResult, Verdict, Veto};
 
 use super::engine::{Engine, Progress};
+use super::external::proves;
 use super::outside::{Inbound, Outside, chain};
 use super::{ManagerError, clock};
 
@@ -226,8 +227,17 @@ impl<'e, 'a> Run<'e, 'a> {
             false => reason,
         };
         let steps = std::mem::take(&mut self.steps);
-        let outcome = self.engine.outcome(self.event, verdict, stage, reason, changed, steps)?;
-        self.engine.conclude_launched(outcome, &self.outside.prepared.target)
+        let mut outcome = self.engine.outcome(self.event, verdict, stage, reason, changed, steps)?;
+        let target = &self.outside.prepared.target;
+        // the workers of other groups may run with what was before
+        if proves(verdict) && self.event.how.group.is_none() {
+            let read = target
+                .external
+                .iter()
+                .filter_map(|(glob, digest)| Some((glob.clone(), *digest.as_ref().ok()?)));
+            outcome.external = read.collect();
+        }
+        self.engine.conclude_launched(outcome, target)
     }
 }
 

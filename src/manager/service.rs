@@ -111,7 +111,13 @@ pub enum ManagerError {
     },
     /// a section of the loader cannot be read
     #[error("a section of the loader cannot be read")]
-    Section(#[source] Box<SectionError<StoreError>>),
+    Section(#[source] Box<SectionError<ManagerError>>),
+    /// what the pipeline calls external cannot be read
+    #[error("{why}")]
+    External {
+        /// which, and why
+        why: String,
+    },
     /// worker steps need a supervisor, and none answers
     #[error(
         "the workers of this service need a supervisor, and none answers; \

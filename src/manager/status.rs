@@ -7,7 +7,8 @@ use crate::model::{GenerationId, PushRecord, Slot, Stage, Verdict, Veto};
 use crate::supervise::client::Client;
 use crate::supervise::{WorkerReport, process_start};
 
-use super::{ManagerError, Service, confirmation};
+use super::outside::chain;
+use super::{ManagerError, Service, confirmation, external};
 
 /// What `pointsman status` shows; `--json` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +35,8 @@ pub struct StatusReport {
     pub activation: Option<ActivationReport>,
     /// the last verdict
     pub last: Option<LastVerdict>,
+    /// the externals of what is in force that are others than when it was proven
+    pub external: Vec<String>,
     /// every worker process
     pub workers: Vec<WorkerReport>,
     /// what an operator should know or do next
@@ -130,10 +133,32 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         activation,
         last,
         workers,
+        external: Vec::new(),
         advice: Vec::new(),
     };
     report.advice = advice(&report);
+    look_outside(service, &mut report);
     Ok(report)
+}
+
+/// What lives elsewhere and has changed since. A pipeline that cannot be read is told by whatever needs it.
+fn look_outside(service: &Service, report: &mut StatusReport) {
+    let Some(id) = report.current else { return };
+    let Ok(manifest) = service.store.manifest(id) else { return };
+    let Ok(Some(pipeline)) = service.pipeline(id, &manifest).map(|chosen| chosen.pipeline) else { return };
+    if pipeline.external.is_empty() {
+        return;
+    }
+    let now = external::read(&pipeline.external);
+    report.advice.extend(now.values().filter_map(|digest| digest.as_ref().err()).cloned());
+    match external::proven(&service.store, id) {
+        Ok(proven) => report.external = external::drifted(&now, &proven),
+        Err(error) => report.advice.push(chain(&error)),
+    }
+    let drift = |glob: &String| {
+        format!("drift: {glob} is not as it was proven: `pointsman activate @` proves and applies it")
+    };
+    report.advice.extend(report.external.iter().map(drift));
 }
 
 fn advice(report: &StatusReport) -> Vec<String> {
@@ -168,6 +193,11 @@ fn advice(report: &StatusReport) -> Vec<String> {
         .filter(|worker| worker.accepted && Some(worker.generation) != report.current)
         .map(|worker| &worker.slot)
         .collect();
+    let settled = report.activation.is_none() && report.unconfirmed.is_none();
+    if settled && strays.is_empty() && report.current.is_some() && report.current != report.last_good {
+        let how = "`pointsman activate @` does";
+        advice.push(format!("drift: nothing has proven what `current` names here: {how}"));
+    }
     if let [first, ..] = strays.as_slice()
         && report.activation.is_none()
     {

@@ -14,7 +14,7 @@ pub struct GroupAccess {
 impl GroupAccess {
     /// Whether it may read the private file at `path`.
     pub fn covers(&self, path: &RelPath) -> bool {
-        self.files.is_empty() || self.files.iter().any(|glob| glob.matches(path))
+        self.files.is_empty() || self.files.iter().any(|glob| glob.covers(path))
     }
 
     /// The number of the group, by the text of `/etc/group`; `None` where there is no such group.

@@ -30,7 +30,7 @@ impl Claims {
     ) -> Result<Claims, SectionError<E>> {
         let delta = Delta::between(old, new);
         for path in delta.added.iter().chain(&delta.removed).chain(&delta.changed) {
-            let claiming = || sections.iter().filter(|section| section.is_match(path));
+            let claiming = || sections.iter().filter(|section| section.covers(path));
             if claiming().any(|section| section.pointer().is_none()) {
                 continue;
             }

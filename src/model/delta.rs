@@ -20,15 +20,20 @@ pub struct Delta {
 impl Delta {
     /// What leads from `old` to `new`.
     pub fn between(old: &Manifest, new: &Manifest) -> Delta {
+        Delta::beside(old, new, &|_| false)
+    }
+
+    // what leads from `old` to `new`, without the paths that are `claimed`
+    fn beside(old: &Manifest, new: &Manifest, claimed: &dyn Fn(&RelPath) -> bool) -> Delta {
         let mut delta = Delta::default();
         for (path, node) in old.iter() {
             match new.get(path) {
-                None => delta.note(1, path, node),
-                Some(now) if now != node => delta.note(2, path, now),
-                Some(_) => {}
+                None if !claimed(path) => delta.note(1, path, node),
+                Some(now) if now != node && !claimed(path) => delta.note(2, path, now),
+                None | Some(_) => {}
             }
         }
-        for (path, node) in new.iter().filter(|(path, _)| old.get(path).is_none()) {
+        for (path, node) in new.iter().filter(|(path, _)| old.get(path).is_none() && !claimed(path)) {
             delta.note(0, path, node);
         }
         delta
@@ -37,6 +42,21 @@ impl Delta {
     fn note(&mut self, list: usize, path: &RelPath, node: &Node) {
         [&mut self.added, &mut self.removed, &mut self.changed][list].push(path.clone());
         self.files[list] += usize::from(*node != Node::Dir);
+    }
+
+    /// What leads from `old` to `new` and means for the workers, in words: `nginx.conf changed and nothing
+    /// claims it`. `claimed` tells the paths that the loader reads.
+    pub fn in_words(old: &Manifest, new: &Manifest, claimed: &dyn Fn(&RelPath) -> bool) -> String {
+        let left = Delta::beside(old, new, claimed);
+        match left.files.iter().sum() {
+            // a directory that came with what was claimed is nothing of its own
+            0 => match Delta::between(old, new) {
+                all if all.files == [0, 0, 0] => format!("{all} and nothing claims it"),
+                all => format!("{all}, which the loader reads"),
+            },
+            1 => format!("{left} and nothing claims it"),
+            2.. => format!("{left} and nothing claims them"),
+        }
     }
 
     /// Whether the two are the same.
@@ -97,6 +117,14 @@ mod tests {
             assert_eq!(Delta::between(&old, &new).to_string(), want);
         }
         let delta = Delta::between(&old, &manifest(&[("b", "2"), ("c", ""), ("d/", ""), ("d/x", "")]));
+        let told = |new: &[(&str, &str)], claimed: &str| {
+            Delta::in_words(&old, &manifest(new), &|path| path.as_str().starts_with(claimed))
+        };
+        assert_eq!(told(&[("a", "2"), ("b", "1"), ("d/", "")], "d"), "a changed and nothing claims it");
+        assert_eq!(told(&[("a", "2"), ("b", "1"), ("d/", "")], "a"), "a changed, which the loader reads");
+        assert_eq!(told(&[("a", "2"), ("b", "2"), ("d/", "")], "a"), "b changed and nothing claims it");
+        assert_eq!(told(&[("a", "2"), ("d/", "")], "x"), "a changed, b removed and nothing claims them");
+        assert_eq!(told(&[("a", "1"), ("b", "1")], "x"), "d removed and nothing claims it");
         let shown = |paths: &[RelPath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(shown(&delta.added), ["c", "d/x"]);
         assert_eq!(shown(&delta.removed), ["a"]);

@@ -1,10 +1,11 @@
 //! What was asked, and what came of it: the records the store keeps for each activation event.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GenerationId, LoadedKey, Metadata};
+use super::{ContentHash, GenerationId, LoadedKey, Metadata};
 
 /// Who asked: the true uid, and claims that nothing here can check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,9 @@ pub struct How {
     /// replace the workers even where nothing changed, and activate what was rolled back from
     #[serde(default)]
     pub force: bool,
+    /// what only a cold restart may change may change
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cold: bool,
     /// only while this generation is in force
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_current: Option<GenerationId>,
@@ -265,6 +269,9 @@ pub struct Outcome {
     /// the key of the target's loader output, where its pipeline has a loader and was read
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<LoadedKey>,
+    /// what each external of the target was when the event began, by its glob, where all workers run with it
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub external: BTreeMap<String, ContentHash>,
     /// until when it has to be confirmed, where it has to be
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_by: Option<BootTime>,

@@ -11,6 +11,7 @@ mod delta;
 mod document;
 pub mod duration;
 mod event;
+mod external;
 mod field;
 mod hash;
 mod host;
@@ -42,6 +43,7 @@ pub use event::{
     Actor, BootTime, Event, How, ImportedEvent, Mark, Outcome, PushRecord, Request, Stage, StepReport,
     StepResult, Verdict,
 };
+pub use external::{External, ExternalNode};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use host::{HostFile, HostPipeline};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};
@@ -53,7 +55,7 @@ pub use pipeline::{
 pub use probe::{HttpUrl, HttpUrlError, Probe};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use retention::{Limits, Retention};
-pub use section::{Section, SectionError, SectionParseError};
+pub use section::{Parsed, Section, SectionError, SectionParseError};
 pub use slot::Slot;
 pub use value::{KeyKind, Member, Value, digest};
 pub use veto::Veto;

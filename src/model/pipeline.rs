@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::field::Document;
 use super::section::SectionError;
-use super::{Address, Command, ContentHash, DocumentError, LoadedKey, Manifest, Probe, RelPath, Section};
+use super::{
+    Address, Command, ContentHash, DocumentError, External, LoadedKey, Manifest, Parsed, Probe, RelPath,
+    Section,
+};
 
 mod canary;
 pub(super) mod read;
@@ -19,6 +22,10 @@ pub use canary::{Canary, Network};
 pub struct Pipeline {
     /// every command sees its generation at this absolute path, in a mount namespace of its own
     pub mount: Option<String>,
+    /// a change here needs a cold restart
+    pub cold_only: Vec<Section>,
+    /// files that live elsewhere, and are never rolled back
+    pub external: Vec<External>,
     /// the static checks, in order
     pub checks: Vec<Command>,
     /// the limit of each check
@@ -38,8 +45,10 @@ pub struct Pipeline {
 pub struct Loader {
     /// what to run; `{loaded}` is the directory it shall fill
     pub command: Command,
-    /// the sections its output depends on; empty: the whole generation
+    /// the sections its output depends on; with none and no external: the whole generation and every external
     pub if_changed: Vec<Section>,
+    /// the externals its output depends on
+    pub external: Vec<External>,
     /// its limit
     pub timeout: Duration,
 }
@@ -71,6 +80,8 @@ pub struct Group {
     pub reload: Option<Reload>,
     /// when and how soon it is started again after an end that nobody has asked for
     pub restart: Restart,
+    /// the memory that one process takes, in bytes
+    pub memory: Option<u64>,
 }
 
 /// The listening sockets of a group.
@@ -175,6 +186,8 @@ impl Pipeline {
     pub fn pointer_only() -> Pipeline {
         Pipeline {
             mount: None,
+            cold_only: vec![],
+            external: vec![],
             checks: vec![],
             check_timeout: Duration::from_secs(30),
             canary: None,
@@ -187,15 +200,16 @@ impl Pipeline {
     /// The key of the loader's output for the generation that has `manifest`; `None` without a loader.
     ///
     /// Over the mount, the unexpanded command, `program` (the hash of the file it runs) and the digests
-    /// of the loader's sections; with no section, the whole generation. `read` gives a file's content
-    /// and is called only for sections that have a pointer.
+    /// of the loader's sections and externals; with none, the whole generation and every external. `external`
+    /// gives the digest of one; `read` a file's content, and is called only for sections that have a pointer.
     ///
     /// # Errors
-    /// A section has no digest.
+    /// A section or an external has no digest.
     pub fn loaded_key<E: std::error::Error + 'static>(
         &self,
         manifest: &Manifest,
         program: ContentHash,
+        external: &dyn Fn(&External) -> Result<ContentHash, E>,
         read: &mut dyn FnMut(&RelPath) -> Result<Vec<u8>, E>,
     ) -> Result<Option<LoadedKey>, SectionError<E>> {
         let Some(loader) = &self.loader else { return Ok(None) };
@@ -206,12 +220,18 @@ impl Pipeline {
         for word in &loader.command.0 {
             text.push_str(&format!("word {} {word}\n", word.len()));
         }
+        let mut parsed = Parsed::default();
         for section in &loader.if_changed {
-            let digest = section.digest(manifest, read)?;
+            let digest = section.digest_among(manifest, read, &mut parsed)?;
             text.push_str(&format!("section {digest} {} {section}\n", section.as_str().len()));
         }
-        if loader.if_changed.is_empty() {
+        let whole = loader.if_changed.is_empty() && loader.external.is_empty();
+        if whole {
             text.push_str(&format!("generation {}\n", manifest.id()));
+        }
+        for glob in if whole { &self.external } else { &loader.external } {
+            let digest = external(glob).map_err(SectionError::External)?;
+            text.push_str(&format!("external {digest} {} {glob}\n", glob.as_str().len()));
         }
         Ok(Some(LoadedKey::of(text.as_bytes())))
     }

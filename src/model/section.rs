@@ -6,7 +6,7 @@ use std::fmt;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::content::{self, Format};
-use super::value::digest;
+use super::value::{Value, digest};
 use super::{ContentHash, DocumentError, Manifest, Node, RelPath};
 
 /// A file glob, optionally with a JSON pointer into each matching YAML, JSON or TOML file:
@@ -17,6 +17,8 @@ pub struct Section {
     // no glob: the one path
     literal: Option<RelPath>,
     glob: GlobMatcher,
+    // the directory before the first wildcard, where all that matches is in it
+    base: Option<RelPath>,
     // what a matching path may begin with: links there lead to matching files under other names
     ancestors: Vec<GlobMatcher>,
     pointer: Option<String>,
@@ -26,6 +28,12 @@ pub struct Section {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SectionParseError(String);
+
+impl SectionParseError {
+    pub(super) fn new(why: String) -> SectionParseError {
+        SectionParseError(why)
+    }
+}
 
 /// Why a section has no digest.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,9 @@ pub enum SectionError<E: std::error::Error + 'static> {
         /// why
         source: E,
     },
+    /// what is external cannot be read
+    #[error(transparent)]
+    External(E),
     /// a file that the pointer shall lead into cannot be parsed
     #[error("section {section}")]
     Document {
@@ -84,7 +95,11 @@ impl Section {
             Err(bad) => return error(format!("expected a glob, found `{glob}`: {}", bad.kind())),
         };
         let mut ancestors = Vec::new();
-        for (at, _) in glob.match_indices('/') {
+        // the directories down to `base` are what they say: no glob is needed for them, nor for a plain path
+        let base = if literal.is_none() { base(glob) } else { None };
+        let known =
+            if literal.is_some() { glob.len() } else { base.as_ref().map_or(0, |base| base.as_str().len()) };
+        for (at, _) in glob.match_indices('/').filter(|(at, _)| *at > known || known == 0) {
             // half of a `{a/b,c}` is no glob: then any link may be on the way
             let any = || compile("**");
             let prefix = if glob.contains('{') { any() } else { compile(&glob[..at]).or_else(|_| any()) };
@@ -92,6 +107,7 @@ impl Section {
         }
         Ok(Section {
             text: text.to_owned(),
+            base,
             literal,
             glob: matcher,
             ancestors,
@@ -99,24 +115,28 @@ impl Section {
         })
     }
 
-    /// Whether the glob matches `path` itself.
-    pub fn matches(&self, path: &RelPath) -> bool {
-        self.literal.as_ref() == Some(path) || self.glob.is_match(path.as_str())
-    }
-
     /// The section as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the glob itself matches `path`; links are not followed.
-    pub(super) fn is_match(&self, path: &RelPath) -> bool {
-        self.literal.as_ref() == Some(path) || self.glob.is_match(path)
+    /// Whether `path` itself is meant, not what it may lead to.
+    pub fn covers(&self, path: &RelPath) -> bool {
+        match (&self.literal, &self.base) {
+            (Some(literal), _) => literal == path,
+            (None, Some(base)) if !path.as_str().starts_with(base.as_str()) => false,
+            (None, _) => self.glob.is_match(path),
+        }
     }
 
     /// The pointer into each matching file, where there is one.
     pub(super) fn pointer(&self) -> Option<&str> {
         self.pointer.as_deref()
+    }
+
+    /// Whether all of a file is meant, not a value in it.
+    pub fn is_whole(&self) -> bool {
+        self.pointer.is_none()
     }
 
     /// The digest of this section in the generation that has `manifest`; `read` gives a file's content.
@@ -132,13 +152,23 @@ impl Section {
         manifest: &Manifest,
         read: &mut dyn FnMut(&RelPath) -> Result<Vec<u8>, E>,
     ) -> Result<ContentHash, SectionError<E>> {
+        self.digest_among(manifest, read, &mut Parsed::default())
+    }
+
+    /// As [`Section::digest`]; what other sections of the same generation have parsed is not parsed again.
+    pub fn digest_among<E: std::error::Error + 'static>(
+        &self,
+        manifest: &Manifest,
+        read: &mut dyn FnMut(&RelPath) -> Result<Vec<u8>, E>,
+        parsed: &mut Parsed,
+    ) -> Result<ContentHash, SectionError<E>> {
         let mut lines = BTreeMap::new();
         for path in self.matching(manifest) {
             let file = resolve(manifest, &path).flatten();
             match (&self.pointer, file.as_ref().and_then(|file| manifest.get(file))) {
                 (Some(pointer), Some(Node::File { .. })) if self.names(manifest, &path) => {
                     let file = file.unwrap_or_else(|| path.clone());
-                    let value = self.value(&path, &file, pointer, read)?;
+                    let value = self.value(&path, &file, pointer, read, parsed)?;
                     lines.insert(path, value);
                 }
                 (Some(_), Some(Node::Dir)) if manifest.get(&path) == Some(&Node::Dir) => {}
@@ -158,15 +188,23 @@ impl Section {
         file: &RelPath,
         pointer: &str,
         read: &mut dyn FnMut(&RelPath) -> Result<Vec<u8>, E>,
+        parsed: &mut Parsed,
     ) -> Result<String, SectionError<E>> {
-        let section = self.text.clone();
-        let text = read(file).map_err(|source| SectionError::Read {
-            section: section.clone(),
-            path: file.clone(),
-            source,
-        })?;
-        let value =
-            content::parse(path, &text).map_err(|source| SectionError::Document { section, source })?;
+        let section = || self.text.clone();
+        // the name decides on the format, the file it leads to on the content
+        let value = match parsed.documents.contains_key(path) {
+            true => &parsed.documents[path],
+            false => {
+                let text = read(file).map_err(|source| SectionError::Read {
+                    section: section(),
+                    path: file.clone(),
+                    source,
+                })?;
+                let value = content::parse(path, &text)
+                    .map_err(|source| SectionError::Document { section: section(), source })?;
+                parsed.keep(path, text.len(), value)
+            }
+        };
         Ok(value.pointer(pointer).map_or("absent".to_owned(), |value| format!("value {}", digest(value))))
     }
 
@@ -184,10 +222,48 @@ impl Section {
         let on_the_way = |path: &RelPath, node: &Node| {
             matches!(node, Node::Link { .. }) && self.ancestors.iter().any(|prefix| prefix.is_match(path))
         };
-        let matching =
-            manifest.iter().filter(|(path, node)| self.glob.is_match(path) || on_the_way(path, node));
-        matching.map(|(path, _)| path.clone()).collect()
+        let meant = |(path, node): &(&RelPath, &Node)| self.glob.is_match(path) || on_the_way(path, node);
+        let Some(base) = &self.base else {
+            return manifest.iter().filter(meant).map(|(path, _)| path.clone()).collect();
+        };
+        // nothing else is in `base`, and only the directories above it can be links on the way there
+        let above = std::iter::successors(Some(base.clone()), RelPath::parent);
+        let above: Vec<(RelPath, &Node)> =
+            above.filter_map(|path| manifest.get(&path).map(|node| (path, node))).collect();
+        let links =
+            above.into_iter().filter(|(_, node)| matches!(node, Node::Link { .. })).map(|(path, _)| path);
+        links.chain(manifest.under(base).filter(meant).map(|(path, _)| path.clone())).collect()
     }
+}
+
+/// The documents of one generation that sections have been looked for in: each is parsed once.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    documents: BTreeMap<RelPath, Value>,
+    bytes: usize,
+}
+
+impl Parsed {
+    /// The most text that is kept parsed at once, in bytes; the largest document may have as much.
+    const MOST: usize = 16 << 20;
+
+    fn keep(&mut self, path: &RelPath, bytes: usize, value: Value) -> &Value {
+        self.bytes += bytes;
+        if self.bytes > Parsed::MOST {
+            self.documents.clear();
+            self.bytes = bytes;
+        }
+        self.documents.entry(path.clone()).or_insert(value)
+    }
+}
+
+// the directory before the first wildcard of `glob`; none where a link anywhere may lead to a match
+fn base(glob: &str) -> Option<RelPath> {
+    if glob.contains(['{', '[']) {
+        return None;
+    }
+    let wild = glob.find(['*', '?', '\\', ']', '}'])?;
+    RelPath::new(&glob[..glob[..wild].rfind('/')?]).ok()
 }
 
 // a line for `path` and everything a link there, or on the way there, leads to

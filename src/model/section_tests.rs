@@ -171,3 +171,83 @@ fn p12_links_that_lead_nowhere_or_in_circles_end() {
     let with = |text| Tree(vec![("e -> .", ""), ("x", text)]).digest("e/**");
     assert_ne!(with("1"), with("2"), "a link to the root leads to everything");
 }
+
+/// Generations of every shape of `a`, `a/b`, `a/b/c` and `d`: nothing, a file, a directory, a link somewhere.
+fn shapes() -> impl Iterator<Item = Tree> {
+    const TARGETS: [&str; 5] = ["", "d", ".", "../d", "../a"];
+    let node = |name: &'static str, shape: usize| -> (&'static str, &'static str) {
+        match shape {
+            0 => (Box::leak(format!("{name}/").into_boxed_str()), ""),
+            1 => (name, "x: 1"),
+            n => (Box::leak(format!("{name} -> {}", TARGETS[n - 1]).into_boxed_str()), ""),
+        }
+    };
+    (0..6_usize.pow(4)).filter_map(move |mut number| {
+        let mut entries = Vec::new();
+        for (name, parent) in [("a", None), ("a/b", Some("a/")), ("a/b/c", Some("a/b/")), ("d", None)] {
+            let shape = number % 6;
+            number /= 6;
+            if shape == 5 {
+                continue;
+            }
+            if parent.is_some_and(|parent| !entries.iter().any(|(name, _)| *name == parent)) {
+                return None;
+            }
+            entries.push(node(name, shape));
+        }
+        Some(Tree(entries))
+    })
+}
+
+/// What a match may be reached through, as globs: everything before a slash.
+fn glob_prefixes(glob: &str) -> Vec<GlobMatcher> {
+    let prefix =
+        |at: usize| GlobBuilder::new(&glob[..at]).literal_separator(true).build().unwrap().compile_matcher();
+    glob.match_indices('/').map(|(at, _)| prefix(at)).collect()
+}
+
+#[test]
+fn p12_looking_only_where_a_match_can_be_finds_the_same() {
+    let globs =
+        ["a/*", "a/**", "a/b/*", "a/b/**", "a/**/c", "a/?/c", "*/c", "**", "a/b*", "d/*", "a/b/c/*", "a/*/c"];
+    let mut looked = 0;
+    for tree in shapes() {
+        let manifest = tree.manifest();
+        for glob in globs {
+            let narrow = Section::parse(glob).unwrap();
+            let wide = Section { base: None, ancestors: glob_prefixes(glob), ..narrow.clone() };
+            looked += usize::from(narrow.base.is_some());
+            assert_eq!(narrow.matching(&manifest), wide.matching(&manifest), "{glob} in {:?}", tree.0);
+            for (path, _) in manifest.iter() {
+                assert_eq!(narrow.covers(path), wide.covers(path), "{glob} {path}");
+            }
+        }
+    }
+    assert!(looked > 500, "only {looked}");
+    for (glob, want) in
+        [("a/b/*.c", Some("a/b")), ("a*", None), ("a/{b,c}/d", None), ("a/b[c]", None), ("a/b\\*", Some("a"))]
+    {
+        assert_eq!(base(glob).as_ref().map(RelPath::as_str), want, "{glob}");
+    }
+}
+
+#[test]
+fn p12_a_document_is_parsed_once_for_all_sections() {
+    let tree = Tree(vec![("a.yaml", "x: 1\ny: 2"), ("b.yaml", "x: 3")]);
+    let mut reads = 0;
+    let mut parsed = Parsed::default();
+    for section in ["a.yaml#/x", "a.yaml#/y", "*.yaml#/x", "b.yaml#"] {
+        let mut read = |path: &RelPath| {
+            reads += 1;
+            let text = tree.0.iter().find(|(name, _)| *name == path.as_str()).unwrap().1;
+            Ok::<_, Infallible>(text.as_bytes().to_vec())
+        };
+        let section = Section::parse(section).unwrap();
+        let digest = section.digest_among(&tree.manifest(), &mut read, &mut parsed).unwrap();
+        assert_eq!(digest.to_string(), tree.digest(section.as_str()));
+    }
+    assert_eq!(reads, 2);
+    // what is kept has a limit: then it is read again
+    parsed.keep(&RelPath::new("c.yaml").unwrap(), Parsed::MOST, Value::Null);
+    assert_eq!(parsed.documents.len(), 1);
+}

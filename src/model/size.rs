@@ -41,6 +41,12 @@ pub fn show(bytes: u64) -> String {
     format!("{}{name}", bytes >> bits)
 }
 
+/// The size to the nearest MiB, for people: `300 MiB`; what is less in KiB.
+pub fn about(bytes: u64) -> String {
+    let (unit, bits) = if bytes < 1 << 20 { ("KiB", 10) } else { ("MiB", 20) };
+    format!("{} {unit}", bytes.saturating_add(1 << (bits - 1)) >> bits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +72,20 @@ mod tests {
         for large in ["1025TiB", "99999999999999999999B", "18446744073709551615KiB"] {
             assert_eq!(parse(large), Err(SizeError::TooLarge), "{large}");
         }
+    }
+
+    #[test]
+    fn a24_a_size_is_told_to_the_nearest_mib() {
+        for (bytes, text) in [
+            (0, "0 KiB"),
+            (300 << 20, "300 MiB"),
+            ((300 << 20) + (600 << 10), "301 MiB"),
+            (64 << 10, "64 KiB"),
+            (8 << 30, "8192 MiB"),
+        ] {
+            assert_eq!(about(bytes), text);
+        }
+        assert!(!about(u64::MAX).is_empty());
     }
 
     proptest! {

@@ -45,6 +45,15 @@ impl Store {
         Ok(damages)
     }
 
+    /// Length of all files in the loader output `key` in bytes, and the number of its entries; `None` where there
+    /// is no such output, or not as it was sealed.
+    pub fn loaded_size(&self, key: LoadedKey) -> Result<Option<(u64, u64)>, StoreError> {
+        let read = self.root.read(format!("loaded/{key}/manifest"), generation::LARGEST_MANIFEST);
+        let text = fsx::optional(read).map_err(StoreError::io("read a manifest"))?;
+        let manifest = text.and_then(|text| Manifest::parse(&text).ok());
+        Ok(manifest.map(|manifest| (manifest.bytes(), manifest.len() as u64)))
+    }
+
     /// Whether the loader output `key` is there, complete and as it was sealed.
     pub fn loaded_intact(&self, key: LoadedKey) -> Result<bool, StoreError> {
         let place = format!("loaded/{key}");

@@ -7,12 +7,14 @@ use super::super::document::{DocumentError, quoted};
 use super::super::duration;
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
-use super::super::{Address, Command, HttpUrl, Probe, RelPath, Section};
+use super::super::{Address, Command, External, HttpUrl, Probe, RelPath, Section};
 use super::{Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell, canary};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "version",
     "mount",
+    "cold_only",
+    "external",
     "check",
     "checks",
     "check_timeout",
@@ -22,7 +24,7 @@ const KEYS: [&str; 10] = [
     "workers",
     "probation",
 ];
-const GROUP: [&str; 12] = [
+const GROUP: [&str; 13] = [
     "command",
     "instances",
     "listen",
@@ -35,6 +37,7 @@ const GROUP: [&str; 12] = [
     "replace",
     "reload",
     "restart",
+    "memory",
 ];
 pub(super) const READY: &str =
     "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
@@ -57,7 +60,8 @@ pub(in crate::model) fn pipeline(root: &Field<'_>, service: &str) -> Result<Pipe
     if version.number(1..=1).is_err() {
         return Err(version.expected("1"));
     }
-    let loader = root.get("loader").map(|field| loader(&field)).transpose()?;
+    let external = root.get("external").map_or(Ok(vec![]), |list| externals(&list))?;
+    let loader = root.get("loader").map(|field| loader(&field, &external)).transpose()?;
     let scope = Scope { loader: loader.is_some(), sockets: None, passed: false };
     let workers = workers(root, service, loader.is_some())?;
     let canary = root.get("canary").map(|field| canary::read(&field, &workers, loader.is_some()));
@@ -70,6 +74,8 @@ pub(in crate::model) fn pipeline(root: &Field<'_>, service: &str) -> Result<Pipe
     }
     Ok(Pipeline {
         mount: root.get("mount").map(|field| mount(&field)).transpose()?,
+        cold_only: root.get("cold_only").map_or(Ok(vec![]), |list| sections(&list))?,
+        external,
         checks: checks(root, &scope)?,
         check_timeout: limit(root, "check_timeout", LIMIT)?,
         canary: canary.transpose()?,
@@ -106,23 +112,41 @@ fn checks(root: &Field<'_>, scope: &Scope<'_>) -> Result<Vec<Command>, DocumentE
     }
 }
 
-fn loader(field: &Field<'_>) -> Result<Loader, DocumentError> {
+fn loader(field: &Field<'_>, known: &[External]) -> Result<Loader, DocumentError> {
     field.only("a map with `command`", &["command", "if_changed", "timeout"])?;
     let line = field.need("command", "what to run")?;
     let command = command(&line, &Scope { loader: true, sockets: None, passed: false })?;
     if !command.0.iter().any(|word| mentions(word, "loaded")) {
         return Err(line.error("expected `{loaded}` in it: the directory that the loader shall fill"));
     }
-    let if_changed = field.get("if_changed").map_or(Ok(vec![]), |list| sections(&list))?;
-    Ok(Loader { command, if_changed, timeout: limit(field, "timeout", LIMIT)? })
+    let (mut if_changed, mut external) = (Vec::new(), Vec::new());
+    for item in field.get("if_changed").map_or(Ok(vec![]), |list| list.items("a list of sections"))? {
+        match known.iter().find(|known| item.as_str() == Some(known.as_str())) {
+            Some(known) => external.push(known.clone()),
+            None if item.as_str().is_some_and(|text| text.starts_with('/')) => {
+                return Err(item.error("expected a glob of this generation, or one that `external` lists"));
+            }
+            None => if_changed.push(section(&item)?),
+        }
+    }
+    Ok(Loader { command, if_changed, external, timeout: limit(field, "timeout", LIMIT)? })
 }
 
 fn sections(list: &Field<'_>) -> Result<Vec<Section>, DocumentError> {
-    let section = |item: &Field<'_>| {
-        let text = item.text("a section like \"rules/**\" or \"resolver.yaml#/views\"")?;
-        Section::parse(text).map_err(|why| item.error(why.to_string()))
-    };
     list.items("a list of sections")?.iter().map(section).collect()
+}
+
+fn section(item: &Field<'_>) -> Result<Section, DocumentError> {
+    let text = item.text("a section like \"rules/**\" or \"resolver.yaml#/views\"")?;
+    Section::parse(text).map_err(|why| item.error(why.to_string()))
+}
+
+fn externals(list: &Field<'_>) -> Result<Vec<External>, DocumentError> {
+    let external = |item: &Field<'_>| {
+        let text = item.text("a glob like \"/etc/letsencrypt/live/dns/**\"")?;
+        External::parse(text).map_err(|why| item.error(why.to_string()))
+    };
+    list.items("a list of globs of absolute paths")?.iter().map(external).collect()
 }
 
 fn workers(root: &Field<'_>, service: &str, loader: bool) -> Result<BTreeMap<String, Group>, DocumentError> {
@@ -178,6 +202,7 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
         replace: field.get("replace").map_or(Ok(Replace::default()), |field| replace(&field))?,
         reload,
         restart: field.get("restart").map_or(Ok(Restart::default()), |field| restart(&field))?,
+        memory: field.get("memory").map(|field| field.size()).transpose()?,
         listen,
     })
 }

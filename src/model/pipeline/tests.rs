@@ -30,6 +30,7 @@ workers:
     ready: notify
     start_timeout: 1m
     grace_shutdown_time: 0s
+    memory: 256MiB
   helper:
     command: helper
     ready: {after: 500ms}
@@ -55,6 +56,7 @@ fn p5_the_example_for_nginx_is_read() {
         replace: Replace::OneByOne,
         reload: None,
         restart: Restart::default(),
+        memory: None,
     };
     let want = Pipeline {
         mount: Some("/etc/nginx".to_owned()),
@@ -66,6 +68,46 @@ fn p5_the_example_for_nginx_is_read() {
     let page = include_str!("../../../spec/pipeline.md");
     let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     assert_eq!(parse(block).unwrap(), want, "the one in spec/pipeline.md");
+}
+
+#[test]
+fn p35_external_lists_globs_of_absolute_paths() {
+    let text = "version: 1\nexternal: [\"/etc/a/**\", /etc/b]\nloader:\n  command: l {loaded}\n  if_changed: [c, /etc/b]";
+    let pipeline = parse(text).unwrap();
+    let (loader, shown) = (pipeline.loader.unwrap(), |all: &[External]| {
+        all.iter().map(ToString::to_string).collect::<Vec<_>>()
+    });
+    assert_eq!(shown(&pipeline.external), ["/etc/a/**", "/etc/b"]);
+    assert_eq!((shown(&loader.external), loader.if_changed.len()), (vec!["/etc/b".to_owned()], 1));
+    assert_eq!(
+        parse(&text.replace("[c, /etc/b]", "[c, /etc/c]")).unwrap_err(),
+        "p.yaml:5:19: loader.if_changed[1]: expected a glob of this generation, or one that `external` lists"
+    );
+    let error = parse("version: 1\nexternal: [\"/**\"]").unwrap_err();
+    assert_eq!(
+        error,
+        "p.yaml:2:12: external[0]: expected a directory before the first wildcard, found `/**`"
+    );
+}
+
+#[test]
+fn p36_memory_is_a_size() {
+    let group =
+        |memory: &str| parse(&format!("version: 1\nworker: {{command: a, ready: notify, memory: {memory}}}"));
+    assert_eq!(group("1GiB").unwrap().workers["web"].memory, Some(1 << 30));
+    let error = group("256").unwrap_err();
+    assert!(error.contains("worker.memory: ") && error.contains("write a unit: 256MiB"), "{error}");
+}
+
+#[test]
+fn p34_cold_only_names_sections() {
+    let pipeline = parse("version: 1\ncold_only: [a, \"b.yaml#/c\"]").unwrap();
+    assert_eq!(pipeline.cold_only.iter().map(Section::as_str).collect::<Vec<_>>(), ["a", "b.yaml#/c"]);
+    assert_eq!(
+        parse("version: 1\ncold_only: a").unwrap_err(),
+        "p.yaml:2:12: cold_only: expected a list of sections, found \"a\""
+    );
+    assert!(parse("version: 1\ncold_only: [/a]").unwrap_err().starts_with("p.yaml:2:13: cold_only[0]: "));
 }
 
 #[test]
@@ -83,6 +125,7 @@ fn p5_every_word_is_read() {
     let Listen::Sockets(sockets) = &resolver.listen else { panic!("{resolver:?}") };
     assert_eq!(sockets["dns"].to_string(), "udp://127.0.0.1:5353");
     assert_eq!((resolver.instances, resolver.grace_shutdown_time), (4, Duration::ZERO));
+    assert_eq!((resolver.memory, pipeline.workers["helper"].memory), (Some(256 << 20), None));
     assert_eq!((&resolver.ready, resolver.start_timeout), (&Ready::Notify, Duration::from_secs(60)));
     assert!(resolver.needs_loaded() && !pipeline.workers["helper"].needs_loaded());
     assert_eq!(pipeline.workers["helper"].ready, Ready::After(Duration::from_millis(500)));
@@ -180,8 +223,8 @@ fn p16_a_reload_says_when_and_how() {
 
 #[test]
 fn p4_every_refusal_says_where_and_what() {
-    let top = "version, mount, check, checks, check_timeout, canary, loader, worker, workers, probation";
-    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart";
+    let top = "version, mount, cold_only, external, check, checks, check_timeout, canary, loader, worker, workers, probation";
+    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart, memory";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
@@ -248,7 +291,7 @@ fn p4_every_refusal_says_where_and_what() {
         (loader("command: a"), "3:12: loader.command: expected `{loaded}` in it: the directory that the loader shall fill".into()),
         (loader("timeout: 1s"), "3:3: loader: expected the key `command` (what to run)".into()),
         (loader("command: a {loaded}\nif_changed: rules"), "4:15: loader.if_changed: expected a list of sections, found \"rules\"".into()),
-        (loader("command: a {loaded}\nif_changed: [\"/x\"]"), "4:16: loader.if_changed[0]: expected a glob for paths of the generation, found `/x`: it is absolute".into()),
+        (loader("command: a {loaded}\nif_changed: [\"/x\"]"), "4:16: loader.if_changed[0]: expected a glob of this generation, or one that `external` lists".into()),
         (loader("comand: a"), "3:3: loader.comand: unknown key, expected one of command, if_changed, timeout (did you mean `command`?)".into()),
         // workers
         (top_level("worker: {}\nworkers: {}"), "3:1: workers: expected `worker` or `workers`, found both".into()),
@@ -315,13 +358,15 @@ fn p13_the_loaded_key_is_of_everything_that_goes_in() {
         let node = Node::File { class: Class::Public, executable: false, len: 1, hash };
         Entry { path: RelPath::new(path).unwrap(), node }
     };
+    let outside = std::cell::Cell::new("1");
     let key = |text: &str, files: &[(&str, &'static str)], program: &[u8]| {
         let manifest = Manifest::new(files.iter().map(|(path, text)| file(path, text))).unwrap();
         let mut read = |path: &RelPath| {
             let found = files.iter().find(|(name, _)| *name == path.as_str()).unwrap();
             Ok::<_, std::convert::Infallible>(found.1.as_bytes().to_vec())
         };
-        parse(text).unwrap().loaded_key(&manifest, ContentHash::of(program), &mut read).unwrap()
+        let external = |_: &External| Ok(ContentHash::of(outside.get().as_bytes()));
+        parse(text).unwrap().loaded_key(&manifest, ContentHash::of(program), &external, &mut read).unwrap()
     };
     let some = "version: 1\nloader: {command: \"load {loaded}\", if_changed: [\"a\", \"b.yaml#/x\"]}\n";
     let all = "version: 1\nloader: {command: \"load {loaded}\"}\n";
@@ -342,6 +387,16 @@ fn p13_the_loaded_key_is_of_everything_that_goes_in() {
     assert_eq!(one, key(&format!("{some}check: a\n"), &files, b"program").unwrap());
     assert_ne!(key(all, &files, b"p"), key(all, &changed(2, "2"), b"p"));
     assert_eq!(key("version: 1", &files, b"p"), None);
+    // what is external counts where it is named, and where nothing is
+    let named = format!("{some}external: [/etc/x, /etc/y]\n").replace("[\"a\", ", "[\"a\", /etc/x, ");
+    let texts =
+        [some.to_owned(), format!("{some}external: [/etc/x]\n"), named, format!("{all}external: [/etc/x]\n")];
+    let keys = || texts.iter().map(|text| key(text, &files, b"p").unwrap()).collect::<Vec<_>>();
+    let before = keys();
+    assert_eq!(before[0], before[1]);
+    outside.set("2");
+    let same: Vec<bool> = keys().iter().zip(&before).map(|(now, before)| now == before).collect();
+    assert_eq!(same, [true, true, false, false]);
 }
 
 proptest! {
