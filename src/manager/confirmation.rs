@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{BootTime, GenerationId, Request, Verdict};
+use crate::model::{BootTime, GenerationId};
 use crate::store::Store;
 
 use super::{ManagerError, clock};
@@ -20,26 +20,7 @@ pub(super) struct Open {
 
 /// The activation that waits to be confirmed, if one does: the last of those that put something in force.
 pub(super) fn open(store: &Store) -> Result<Option<Open>, ManagerError> {
-    let mut waits = None;
-    for entry in store.history()? {
-        let Some(end) = entry.end else { continue };
-        match (end.verdict, entry.request) {
-            (Verdict::Unconfirmed, _) => waits = Some((entry.number, entry.target)),
-            // what was restarted is in force as it was
-            (Verdict::Good, Request::Restart) => {}
-            (Verdict::Good | Verdict::PointerOnly, _) => waits = None,
-            (
-                Verdict::Unchanged
-                | Verdict::Reverted
-                | Verdict::Failed
-                | Verdict::Refused
-                | Verdict::Superseded
-                | Verdict::Stuck,
-                _,
-            ) => {}
-        }
-    }
-    let Some((event, target)) = waits else { return Ok(None) };
+    let Some((event, target)) = store.unconfirmed()? else { return Ok(None) };
     let by = store.outcome(event)?.and_then(|outcome| outcome.confirm_by);
     Ok(by.map(|by| Open { event, target, by }))
 }

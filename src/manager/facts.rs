@@ -188,10 +188,14 @@ pub(super) fn prepare(
         true => external::drifted(&target.external, &external::proven(store, wish.target)?),
         false => Vec::new(),
     };
-    let waits = confirmation::open(store)?.is_some_and(|open| open.target == wish.target);
+    // only an activation proves what is in force already
+    let unproven = wish.request == Request::Activate
+        && wish.current == Some(wish.target)
+        && last_good != Some(wish.target)
+        && confirmation::open(store)?.is_none_or(|open| open.target != wish.target);
     let facts = Facts {
         drifted: drifted.clone(),
-        unproven: wish.request == Request::Activate && last_good != Some(wish.target) && !waits,
+        unproven,
         request: wish.request,
         target: wish.target,
         from: wish.from,

@@ -18,8 +18,15 @@ use crate::model::{GenerationId, Outcome, Request, Verdict};
 pub(super) struct Decided {
     pub(super) request: Request,
     pub(super) target: GenerationId,
-    /// whether it has proven its target good on this machine
-    pub(super) good: bool,
+    /// how it ended; `None`: it was decided elsewhere, and says nothing here
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Decided {
+    /// Whether it has proven its target good on this machine.
+    pub(super) fn is_good(&self) -> bool {
+        self.verdict == Some(Verdict::Good)
+    }
 }
 
 /// The history, completed from what lies in the store.
@@ -60,25 +67,50 @@ struct EndLine {
 
 impl From<EventLine> for Decided {
     fn from(line: EventLine) -> Decided {
-        let good = line.imported.is_none() && line.end.is_some_and(|end| end.verdict == Verdict::Good);
-        Decided { request: line.request, target: line.target, good }
+        let verdict = line.end.map(|end| end.verdict).filter(|_| line.imported.is_none());
+        Decided { request: line.request, target: line.target, verdict }
     }
 }
 
 impl From<&HistoryEntry> for Decided {
     fn from(entry: &HistoryEntry) -> Decided {
-        Decided { request: entry.request, target: entry.target, good: entry.proves_good() }
+        let verdict = entry.end.as_ref().map(|end| end.verdict).filter(|_| entry.imported.is_none());
+        Decided { request: entry.request, target: entry.target, verdict }
     }
 }
 
 impl From<&Outcome> for Decided {
     fn from(outcome: &Outcome) -> Decided {
-        let good = outcome.imported.is_none() && outcome.verdict == Verdict::Good;
-        Decided { request: outcome.request, target: outcome.target, good }
+        let verdict = Some(outcome.verdict).filter(|_| outcome.imported.is_none());
+        Decided { request: outcome.request, target: outcome.target, verdict }
     }
 }
 
 impl Store {
+    /// The last event that put something in force only until somebody confirms it, and what it put there;
+    /// `None` where that is decided, or there is none.
+    pub fn unconfirmed(&self) -> Result<Option<(u64, GenerationId)>, StoreError> {
+        let mut waits = None;
+        for (number, decided) in self.brief()?.decided {
+            match decided.verdict {
+                Some(Verdict::Unconfirmed) => waits = Some((number, decided.target)),
+                // what was restarted is in force as it was
+                Some(Verdict::Good) if decided.request == Request::Restart => {}
+                Some(Verdict::Good | Verdict::PointerOnly) => waits = None,
+                Some(
+                    Verdict::Unchanged
+                    | Verdict::Reverted
+                    | Verdict::Failed
+                    | Verdict::Refused
+                    | Verdict::Superseded
+                    | Verdict::Stuck,
+                )
+                | None => {}
+            }
+        }
+        Ok(waits)
+    }
+
     /// Reads it.
     pub(super) fn brief(&self) -> Result<Brief, StoreError> {
         let io = StoreError::io("read the history");

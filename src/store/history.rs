@@ -180,8 +180,7 @@ impl Store {
 
     /// Whether an event of this machine has ever proven generation `id` good.
     pub fn was_good(&self, id: GenerationId) -> Result<bool, StoreError> {
-        let ledger = self.ledger()?;
-        Ok(ledger.finished.values().any(|entry| entry.target == id && entry.proves_good()))
+        Ok(self.brief()?.decided.values().any(|decided| decided.target == id && decided.is_good()))
     }
 
     pub(super) fn ledger(&self) -> Result<Ledger, StoreError> {

@@ -34,7 +34,7 @@ pub(super) fn standing(mut stack: Vec<GenerationId>, there: &HashSet<GenerationI
 /// Every other verdict proves nothing, nor does one of another machine.
 pub(super) fn stack(decided: impl IntoIterator<Item = Decided>) -> Vec<GenerationId> {
     let mut stack: Vec<GenerationId> = Vec::new();
-    for Decided { request, target, .. } in decided.into_iter().filter(|decided| decided.good) {
+    for Decided { request, target, .. } in decided.into_iter().filter(Decided::is_good) {
         match request {
             Request::Activate | Request::Start | Request::Confirm => {
                 if stack.last() != Some(&target) {
@@ -58,6 +58,7 @@ pub(super) fn stack(decided: impl IntoIterator<Item = Decided>) -> Vec<Generatio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Verdict;
 
     fn id(name: u8) -> GenerationId {
         GenerationId::of(&[name])
@@ -77,7 +78,7 @@ mod tests {
                 b'>' | b'?' | b'^' => (Request::Activate, false),
                 _ => (Request::Rollback, false),
             };
-            Decided { request, target: id(word.as_bytes()[1]), good }
+            Decided { request, target: id(word.as_bytes()[1]), verdict: good.then_some(Verdict::Good) }
         });
         stack(decided)
     }
