@@ -14,8 +14,8 @@ What was tried, and what is left:
   the flushes, two each for the event and its outcome, one each for the steps and the pointer. A single journal file for an event would need three.
 - List (row 6): one read of `history`, with a listing of `generations/` and `events/` to be right also after a crash. Half of the lines are
   events here; reading only what a list shows of them, as the deciding does, is left to do.
-- Lock of the collector (row 7): 200 generations for each time that it is held, read anew each time; fewer at a time hold it shorter and take longer
-  in all. The figure is under strace.
+- Lock of the collector (row 7): the figure is under strace, and is of 200 generations for each time that it is held, with everything that keeps one
+  read anew each time. It is 100 since: fewer at a time hold it shorter and take longer in all.
 """
 
 

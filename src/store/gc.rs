@@ -17,7 +17,7 @@ use crate::model::{GenerationId, LoadedKey, Mark, Retention};
 /// So many are renamed aside under one hold of the store lock. Each keeps a descriptor open (a loader output
 /// two) until it is unlinked, and the usual limit is 1024; and nobody waits longer for the lock the more
 /// there is.
-const BATCH: usize = 200;
+const BATCH: usize = 100;
 
 /// What to collect by.
 pub struct Policy<'a> {
