@@ -209,7 +209,8 @@ BAD = itertools.count()
 # some superfluous: they have one journal, so whatever is flushed later takes earlier names with it. Noticed are the
 # syncfs of a push, those of an event, an outcome and a tag before they get their names, that of `swinging` before
 # `current` moves, and that of tags/. On btrfs, that of generations/ is noticed as well.
-CONTROLS = [("push", "syncfs"), ("activate", "fsync"), ("tag", "fsync"), ("rollback", "fsync")]
+# a push flushes by the one or the other (rule S8)
+CONTROLS = [("push", "syncfs,fsync"), ("activate", "fsync"), ("tag", "fsync"), ("rollback", "fsync")]
 SYNCS = ["syncfs", "fsync", "fdatasync"]
 
 
