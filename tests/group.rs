@@ -71,3 +71,20 @@ fn s5_a_group_reads_private_files_and_less_is_no_damage() {
     let error = sandbox.error(&["push", "other"], 7);
     assert!(error.contains("no group `no-such-group`"), "{error}");
 }
+
+#[test]
+fn s22_a_manager_that_runs_knows_the_group_that_was_named_since() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    sandbox.write("store/host.yaml", &format!("pipeline: pushed\ngroup: '{}'\n", group()));
+    private(&sandbox, "one/key", 0o600);
+    let one = sandbox.run(&["push", "one"], 0);
+    assert_eq!(rights(&sandbox, &one, "key").0, 0o440);
+    assert_eq!(sandbox.json(&["activate", &one], 0)["verdict"], "good");
+    // what cannot be looked up is said, not taken for damage
+    sandbox.write("store/host.yaml", "pipeline: pushed\ngroup: no-such-group\n");
+    for command in [vec!["verify"], vec!["activate", &one]] {
+        let error = sandbox.error(&command, 7);
+        assert!(error.contains("no group `no-such-group`"), "{error}");
+    }
+}

@@ -231,6 +231,30 @@ fn a18_what_nobody_confirms_goes_back() {
 }
 
 #[test]
+fn a18_a_way_back_that_fails_is_asked_for_once() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let flag = sandbox.path("flag");
+    let one = push(&sandbox, "one", &format!("version: 1\ncheck: [test, '!', -e, {}]\n", flag.display()));
+    let two = push(&sandbox, "two", "");
+    sandbox.run(&["activate", &one], 0);
+    sandbox.write("flag", "");
+    sandbox.run(&["activate", &two, "--confirm-within", "100ms"], 0);
+    let status = sandbox.wait("the way back", |status| status["last"]["event"] == 3);
+    assert_eq!(
+        (status["last"]["verdict"].as_str(), status["current"].as_str()),
+        (Some("failed"), Some(&*two))
+    );
+    assert!(status["advice"].to_string().contains("pointsman rollback"), "{status:#}");
+    // whatever comes next is the very next event
+    let next = sandbox.json(&["activate", &two], 0);
+    assert_eq!(next["event"], 4, "{next:#}");
+    std::fs::remove_file(flag).unwrap();
+    assert_eq!(sandbox.json(&["rollback"], 0)["serving"], one.as_str());
+    assert!(sandbox.status()["unconfirmed"].is_null());
+}
+
+#[test]
 fn a19_a_restart_replaces_the_workers_of_one_group_or_of_all() {
     let mut sandbox = Sandbox::new();
     sandbox.start_manager();

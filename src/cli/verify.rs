@@ -22,6 +22,8 @@ pub(super) fn run(
     environment: &Environment,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
+    // who may read what is the host file's word: without it nothing can be said of rights
+    service.place.access()?;
     let id = flags.reference.as_deref().map(|reference| resolve(service, reference)).transpose()?;
     if flags.repair {
         service.place.access()?;

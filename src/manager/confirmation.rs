@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::{BootTime, GenerationId};
-use crate::store::Store;
+use crate::store::{Store, Unconfirmed};
 
 use super::{ManagerError, clock};
 
@@ -16,13 +16,15 @@ pub(super) struct Open {
     pub(super) target: GenerationId,
     /// until when
     pub(super) by: BootTime,
+    /// whether the way back was tried, in vain: a person has to look
+    pub(super) tried: bool,
 }
 
 /// The activation that waits to be confirmed, if one does: the last of those that put something in force.
 pub(super) fn open(store: &Store) -> Result<Option<Open>, ManagerError> {
-    let Some((event, target)) = store.unconfirmed()? else { return Ok(None) };
+    let Some(Unconfirmed { event, target, tried }) = store.unconfirmed()? else { return Ok(None) };
     let by = store.outcome(event)?.and_then(|outcome| outcome.confirm_by);
-    Ok(by.map(|by| Open { event, target, by }))
+    Ok(by.map(|by| Open { event, target, by, tried }))
 }
 
 impl Open {

@@ -32,7 +32,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     let writer = service.store.writer(&service.boot)?;
     // what nothing could be done with is said before anything is started
     service.store.current()?;
-    service.place.host_file()?;
+    service.place.access()?;
     let mut wake = Wake::on_signals()?;
     wake.watch(&service.store.events_path())?;
     let mut told = false;
@@ -97,9 +97,12 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
 }
 
 /// How long the generation in force has left to be confirmed, where it has to be. Where its time is up, asks
-/// for the way back.
+/// for the way back, once: where that fails a person has to look.
 fn unconfirmed(service: &Service, writer: &Writer) -> Result<Option<Duration>, ManagerError> {
     let Some(open) = confirmation::open(&service.store)? else { return Ok(None) };
+    if open.tried {
+        return Ok(None);
+    }
     let left = open.left(&service.boot);
     if !left.is_zero() {
         return Ok(Some(left));

@@ -55,7 +55,7 @@ impl Engine<'_> {
                 Ok(marks) => marks,
                 // nobody can know what has been done for it
                 Err(error @ StoreError::Damaged { .. }) => {
-                    self.conclude(event, Verdict::Stuck, Stage::Preflight, chain(&error), false, Vec::new())?;
+                    self.conclude(event, Verdict::Stuck, Stage::Preflight, chain(&error))?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -73,14 +73,14 @@ impl Engine<'_> {
         let fresh = self.service.store.marks(event.number)?.is_empty();
         if fresh {
             let why = "withdrawn by a signal before it began".to_owned();
-            self.conclude(event, Verdict::Failed, Stage::Preflight, why, false, Vec::new())?;
+            self.conclude(event, Verdict::Failed, Stage::Preflight, why)?;
         }
         Ok(fresh)
     }
 
     fn supersede(&self, event: &Event, later: &Event) -> Result<(), ManagerError> {
         let reason = format!("event {} took its place before it began", later.number);
-        self.conclude(event, Verdict::Superseded, Stage::Preflight, reason, false, Vec::new())
+        self.conclude(event, Verdict::Superseded, Stage::Preflight, reason)
     }
 
     fn run(&self, event: &Event, marks: &[Mark], progress: &mut Progress<'_>) -> Result<(), ManagerError> {
@@ -114,13 +114,13 @@ impl Engine<'_> {
             Recovery::Run | Recovery::Fail { .. } => standing.in_force,
         };
         if let Recovery::Fail { stage, why } = recovery {
-            return self.conclude(event, Verdict::Failed, stage, why, false, Vec::new());
+            return self.conclude(event, Verdict::Failed, stage, why);
         }
         if recovery == Recovery::Run {
             let objection =
                 objection(self.service, event.request, event.target, &event.how, standing.in_force)?;
             if let Some(why) = objection {
-                return self.conclude(event, Verdict::Refused, Stage::Preflight, why, false, Vec::new());
+                return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
             }
         }
         if !marks.is_empty()
@@ -150,7 +150,7 @@ impl Engine<'_> {
             // nothing can be planned, so nothing has been done
             (Err(error), Recovery::Run | Recovery::Fail { .. }) => {
                 let why = chain(&error);
-                return self.conclude(event, Verdict::Refused, Stage::Preflight, why, false, Vec::new());
+                return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
             }
             (Err(error), Recovery::Finish { from }) => {
                 let why = format!("interrupted, and cannot be finished: {}", chain(&error));
@@ -185,7 +185,7 @@ impl Engine<'_> {
         });
         let Some(open) = waits else {
             let why = "nothing in force waits to be confirmed; `pointsman history` shows why".to_owned();
-            return self.conclude(event, Verdict::Refused, Stage::Confirm, why, false, Vec::new());
+            return self.conclude(event, Verdict::Refused, Stage::Confirm, why);
         };
         let why = format!("{} of event {} may stay", event.target.short(), open.event);
         let manifest = self.service.store.manifest(event.target)?;
@@ -225,7 +225,7 @@ impl Engine<'_> {
         if let Err(error) = swing_back(self.service, self.writer, from) {
             reason = format!("{reason}\non the way back: pointer: {error}");
         }
-        self.conclude(event, Verdict::Stuck, stage, reason, false, Vec::new())
+        self.conclude(event, Verdict::Stuck, stage, reason)
     }
 
     /// The shell: actions out, observations in, until the verdict is written.
@@ -278,16 +278,15 @@ impl Engine<'_> {
         result
     }
 
+    /// Ends an event for which nothing was done.
     fn conclude(
         &self,
         event: &Event,
         verdict: Verdict,
         stage: Stage,
         reason: String,
-        changed: bool,
-        steps: Vec<StepReport>,
     ) -> Result<(), ManagerError> {
-        self.write(&self.outcome(event, verdict, stage, reason, changed, steps)?)
+        self.write(&self.outcome(event, verdict, stage, reason, false, Vec::new())?)
     }
 
     pub(super) fn outcome(

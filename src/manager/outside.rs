@@ -94,7 +94,9 @@ impl Outside<'_> {
 
     /// What can be refused before anything runs; what is doubtful, to be told with the verdict.
     fn preflight(&self) -> Result<Option<String>, String> {
-        let store = &self.service.store;
+        // a manager outlives many a host file
+        let access = self.service.place.access().map_err(|e| chain(&e))?;
+        let store = &self.service.store.clone().with_access(access);
         let target = &self.prepared.target;
         store.check_intact(target.id).map_err(|e| chain(&e))?;
         let pipeline = &target.pipeline;

@@ -124,7 +124,7 @@ pub fn leave(service: &Service, draft: &Draft) -> Result<u64, ManagerError> {
 /// What is damaged or broken here and now is no verdict about a request; the target's manifest.
 fn sound(service: &Service, target: GenerationId) -> Result<Manifest, ManagerError> {
     service.store.current()?;
-    service.place.host_file()?;
+    service.place.access()?;
     Ok(service.store.manifest(target)?)
 }
 

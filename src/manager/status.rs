@@ -48,6 +48,8 @@ pub struct StatusReport {
 pub struct Unconfirmed {
     /// its event
     pub event: u64,
+    /// whether the way back was tried, in vain
+    pub tried: bool,
     /// milliseconds left to confirm it
     pub left_ms: u64,
 }
@@ -126,6 +128,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         frozen: store.frozen()?,
         unconfirmed: confirmation::open(store)?.map(|open| Unconfirmed {
             event: open.event,
+            tried: open.tried,
             left_ms: u64::try_from(open.left(&service.boot).as_millis()).unwrap_or(u64::MAX),
         }),
         manager: manager(service),
@@ -173,8 +176,16 @@ fn advice(report: &StatusReport) -> Vec<String> {
         advice.push(format!("event {} is stuck, a person has to look; then `{next}`", last.event));
     }
     if let Some(open) = &report.unconfirmed {
-        let left = open.left_ms / 1000;
-        advice.push(format!("event {} goes back in {left}s: `pointsman confirm` lets it stay", open.event));
+        advice.push(match open.tried {
+            true => format!(
+                "event {} was not confirmed, and the way back failed: look at `pointsman history`, then `pointsman rollback`",
+                open.event
+            ),
+            false => {
+                let left = open.left_ms / 1000;
+                format!("event {} goes back in {left}s: `pointsman confirm` lets it stay", open.event)
+            }
+        });
     }
     if let Some(veto) = &report.frozen {
         advice.push(format!("frozen {veto}; `pointsman thaw` lets changes in again"));

@@ -39,6 +39,17 @@ pub(super) struct Brief {
     pub(super) lacks: bool,
 }
 
+/// What is in force until somebody confirms it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// the event that put it in force
+    pub event: u64,
+    /// what it put there
+    pub target: GenerationId,
+    /// whether somebody tried to go back since, in vain
+    pub tried: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Line {
@@ -87,13 +98,15 @@ impl From<&Outcome> for Decided {
 }
 
 impl Store {
-    /// The last event that put something in force only until somebody confirms it, and what it put there;
-    /// `None` where that is decided, or there is none.
-    pub fn unconfirmed(&self) -> Result<Option<(u64, GenerationId)>, StoreError> {
+    /// The last event that put something in force only until somebody confirms it; `None` where that is decided,
+    /// or there is none.
+    pub fn unconfirmed(&self) -> Result<Option<Unconfirmed>, StoreError> {
         let mut waits = None;
         for (number, decided) in self.brief()?.decided {
             match decided.verdict {
-                Some(Verdict::Unconfirmed) => waits = Some((number, decided.target)),
+                Some(Verdict::Unconfirmed) => {
+                    waits = Some(Unconfirmed { event: number, target: decided.target, tried: false });
+                }
                 // what was restarted is in force as it was
                 Some(Verdict::Good) if decided.request == Request::Restart => {}
                 Some(Verdict::Good | Verdict::PointerOnly) => waits = None,
@@ -104,8 +117,12 @@ impl Store {
                     | Verdict::Refused
                     | Verdict::Superseded
                     | Verdict::Stuck,
-                )
-                | None => {}
+                ) => {
+                    if let Some(waits) = waits.as_mut().filter(|_| decided.request == Request::Rollback) {
+                        waits.tried = true;
+                    }
+                }
+                None => {}
             }
         }
         Ok(waits)

@@ -116,11 +116,6 @@ impl Store {
         Ok(Meta::of_fd(&*self.root, self.path()).map_err(StoreError::io("look at the store"))?.uid)
     }
 
-    /// The run directory.
-    pub fn run_path(&self) -> &Path {
-        &self.run
-    }
-
     /// The right to write. Makes the run directory where it is missing, empties it where it is from
     /// another boot than `boot`, and removes what crashes left in the store.
     ///

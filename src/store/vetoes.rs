@@ -21,16 +21,7 @@ impl Store {
         self.veto(&format!("rejected/{id}"))
     }
 
-    /// Every generation that somebody rolled back from.
-    pub fn rejections(&self) -> Result<Vec<(GenerationId, Veto)>, StoreError> {
-        let mut all = Vec::new();
-        for id in self.rejected_ids()? {
-            all.extend(self.rejected(id)?.map(|veto| (id, veto)));
-        }
-        Ok(all)
-    }
-
-    /// Their ids, without a look at who and when.
+    /// Every generation that somebody rolled back from, without a look at who and when.
     pub(super) fn rejected_ids(&self) -> Result<HashSet<GenerationId>, StoreError> {
         let names = self.part("rejected")?.names().map_err(StoreError::io("list what was rejected"))?;
         // what is no id is a temporary file
