@@ -58,9 +58,15 @@ pub struct Load {
 impl Load {
     /// Starts four clients; `right` are the bodies that count as right from now on.
     pub fn on(address: SocketAddr, right: &[&str]) -> Load {
+        Load::of(move || get(address), right)
+    }
+
+    /// The same with clients that `ask` in another way: an answer, or what failed.
+    pub fn of(ask: impl Fn() -> Result<String, String> + Send + Sync + 'static, right: &[&str]) -> Load {
         let shared = Arc::new(Shared::default());
         *shared.right.lock().unwrap() = right.iter().map(ToString::to_string).collect();
-        let threads = (0..4).map(|_| client(address, Arc::clone(&shared))).collect();
+        let ask: Arc<Ask> = Arc::new(ask);
+        let threads = (0..4).map(|_| client(Arc::clone(&ask), Arc::clone(&shared))).collect();
         Load { shared, threads }
     }
 
@@ -89,11 +95,13 @@ impl Load {
     }
 }
 
-fn client(address: SocketAddr, shared: Arc<Shared>) -> JoinHandle<()> {
+type Ask = dyn Fn() -> Result<String, String> + Send + Sync;
+
+fn client(ask: Arc<Ask>, shared: Arc<Shared>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         while !shared.stop.load(Ordering::Relaxed) {
             let before = shared.right.lock().unwrap().clone();
-            let answer = get(address);
+            let answer = ask();
             let after = shared.right.lock().unwrap().clone();
             let mut seen = shared.seen.lock().unwrap();
             match answer {
