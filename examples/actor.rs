@@ -31,6 +31,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketFlags;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open, setsid};
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM};
 
@@ -336,7 +337,7 @@ impl Actor {
                 }
                 // counted before it is taken: an end in between waits for it
                 self.open.fetch_add(1, Ordering::SeqCst);
-                let Ok(stream) = rustix::net::accept(&socket) else {
+                let Ok(stream) = rustix::net::accept_with(&socket, SocketFlags::CLOEXEC) else {
                     self.open.fetch_sub(1, Ordering::SeqCst);
                     let limit = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
                     let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&limit));
