@@ -8,12 +8,12 @@
 
 mod common;
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use common::load::{Load, get};
 use common::nginx::{Site, address, port, site};
-use common::{PATIENCE, PROGRAM, Process, Sandbox, greeter, process};
+use common::{PATIENCE, PROGRAM, Process, Sandbox, end, greeter, process, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -99,26 +99,6 @@ fn written(sandbox: &Sandbox, name: &str) -> Process {
     }
 }
 
-fn until(what: &str, state: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !state() {
-        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-}
-
-fn background(sandbox: &Sandbox, args: &[&str]) -> Child {
-    let mut command = sandbox.command(&[&["--json"], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-fn end(child: Child, code: i32) -> Value {
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    serde_json::from_str(&text).unwrap()
-}
-
 fn step(outcome: &Value) -> Value {
     let steps = outcome["steps"].as_array().unwrap();
     steps.iter().find(|step| step["step"] == "canary").unwrap_or_else(|| panic!("{outcome:#}")).clone()
@@ -143,7 +123,7 @@ fn a20_a_canary_passes_and_no_client_ever_meets_it() {
     let two = push(&sandbox, port, Greeter { body: "two", canary: &canary, ..Greeter::default() });
     let load = Load::on(address(port), &["one"]);
     load.more(50);
-    let asked = background(&sandbox, &["activate", &two]);
+    let asked = sandbox.background(&["activate", &two]);
     until("the probe's answer", || said.exists());
     load.more(200);
     assert!(std::fs::read_to_string(&said).unwrap().ends_with("\r\n\r\ntwo"), "the probe met the candidate");
@@ -327,7 +307,7 @@ fn a20_whatever_a_canary_has_started_is_gone_afterwards() {
             ..Greeter::default()
         },
     );
-    let asked = background(&sandbox, &["activate", &two]);
+    let asked = sandbox.background(&["activate", &two]);
     let child = written(&sandbox, "child");
     let outcome = end(asked, 0);
     assert_eq!(outcome["verdict"], "good", "one that does not listen to TERM has passed all the same");
@@ -356,7 +336,7 @@ fn a20_withdrawn_or_preempted_a_canary_ends_at_once() {
     let (mut sandbox, port) = serving();
     let (mut before, mut canary) = (String::new(), String::new());
     let two = push(&sandbox, port, waiting(&sandbox, &mut before, &mut canary));
-    let asked = background(&sandbox, &["activate", &two]);
+    let asked = sandbox.background(&["activate", &two]);
     let processes = ["probe", "worker", "child"].map(|name| written(&sandbox, name));
     let one = sandbox.current().unwrap();
     sandbox.run(&["rollback", &one], 0);
@@ -366,7 +346,7 @@ fn a20_withdrawn_or_preempted_a_canary_ends_at_once() {
     for name in ["probe", "worker", "child"] {
         std::fs::remove_file(sandbox.path(name)).unwrap();
     }
-    let asked = background(&sandbox, &["activate", "--force", &two]);
+    let asked = sandbox.background(&["activate", "--force", &two]);
     let processes = ["probe", "worker", "child"].map(|name| written(&sandbox, name));
     sandbox.end_manager(Signal::TERM);
     assert!(processes.iter().all(|process| !process.is_alive()), "{processes:?}");
@@ -381,7 +361,7 @@ fn a20_a_killed_manager_leaves_no_canary_and_the_next_tries_again() {
     let (mut sandbox, port) = serving();
     let (mut before, mut canary) = (String::new(), String::new());
     let two = push(&sandbox, port, waiting(&sandbox, &mut before, &mut canary));
-    let asked = background(&sandbox, &["activate", "--no-wait", &two]);
+    let asked = sandbox.background(&["activate", "--no-wait", &two]);
     let [probe, worker, child] = ["probe", "worker", "child"].map(|name| written(&sandbox, name));
     end(asked, 0);
     sandbox.end_manager(Signal::KILL);

@@ -10,7 +10,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::Sandbox;
+use common::{Sandbox, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -100,14 +100,6 @@ fn code(sandbox: &Sandbox, mut child: std::process::Child) -> i32 {
     }
 }
 
-fn wait_for(what: &str, state: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !state() {
-        assert!(begun.elapsed() < common::PATIENCE, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn a12_rollback_while_an_activation_has_not_swung_yet_goes_to_what_it_started_from() {
     let (sandbox, _) = serving();
@@ -116,7 +108,7 @@ fn a12_rollback_while_an_activation_has_not_swung_yet_goes_to_what_it_started_fr
     let three =
         push(&sandbox, "three", ": three", "check: sh -c 'echo > {config}/../../../../checking; sleep 2'\n");
     let caller = in_background(&sandbox, &["activate", &three]);
-    wait_for("the check", || sandbox.path("checking").exists());
+    until("the check", || sandbox.path("checking").exists());
     let plan = sandbox.json(&["rollback", "--dry-run"], 0);
     assert_eq!(plan["target"], two.as_str(), "{plan:#}");
     assert_eq!(code(&sandbox, caller), 0);
@@ -130,7 +122,7 @@ fn a12_two_rollbacks_at_once_are_one() {
     sandbox.run(&["activate", &one], 0);
     sandbox.run(&["activate", "--force", &push(&sandbox, "two", ": two", "")], 0);
     let first = in_background(&sandbox, &["rollback"]);
-    wait_for("the first", || sandbox.path("store/events/3.json").exists());
+    until("the first", || sandbox.path("store/events/3.json").exists());
     let plan = sandbox.json(&["rollback", "--dry-run"], 0);
     assert_eq!(code(&sandbox, first), 0);
     assert_eq!(sandbox.current(), Some(one.clone()));
@@ -279,15 +271,15 @@ fn w3_what_a_check_has_started_does_not_outlive_the_next_engine() {
     let check = "check: sh -c 'sleep 987 & echo $! > {config}/../../../../stray; wait'\n";
     let two = push(&sandbox, "two", ":", check);
     let mut caller = in_background(&sandbox, &["activate", &two]);
-    wait_for("the check", || std::fs::read_to_string(sandbox.path("stray")).is_ok_and(|t| t.ends_with('\n')));
+    until("the check", || std::fs::read_to_string(sandbox.path("stray")).is_ok_and(|t| t.ends_with('\n')));
     let stray: u32 = std::fs::read_to_string(sandbox.path("stray")).unwrap().trim().parse().unwrap();
     caller.kill().unwrap();
     caller.wait().unwrap();
     sandbox.end_manager(Signal::KILL);
     std::fs::remove_file(sandbox.path("stray")).unwrap();
     let manager = in_background(&sandbox, &["manager"]);
-    wait_for("the check once more", || sandbox.path("stray").exists());
-    wait_for("the end of the first check's child", || common::process(stray).is_none());
+    until("the check once more", || sandbox.path("stray").exists());
+    until("the end of the first check's child", || common::process(stray).is_none());
     common::signal_to(manager.id(), Signal::TERM);
     assert_eq!(code(&sandbox, manager), 0);
     assert_eq!(sandbox.current(), Some(one));
@@ -301,7 +293,7 @@ fn a11_an_engine_that_is_asked_to_end_begins_nothing_more() {
     let two = push(&sandbox, "two", ":", check);
     let three = push(&sandbox, "three", ": three", "");
     let first = in_background(&sandbox, &["activate", &two]);
-    wait_for("the check", || sandbox.path("checking").exists());
+    until("the check", || sandbox.path("checking").exists());
     let mut second = in_background(&sandbox, &["activate", &three]);
     sandbox.wait("both are accepted", |_| sandbox.path("store/events/3.json").exists());
     // a caller that is killed leaves its event to the engine
@@ -317,7 +309,7 @@ fn a11_an_engine_that_is_asked_to_end_begins_nothing_more() {
 fn a2_a_manager_that_waits_for_the_engine_lock_ends_when_asked() {
     let (mut sandbox, _) = serving();
     let manager = in_background(&sandbox, &["manager"]);
-    wait_for("it waits", || {
+    until("it waits", || {
         std::fs::read_to_string(sandbox.path("caller.log")).is_ok_and(|log| log.contains("waiting"))
     });
     common::signal_to(manager.id(), Signal::TERM);
@@ -393,7 +385,7 @@ fn a10_damaged_marks_end_as_stuck_and_hold_nobody_up() {
     sandbox.end_manager(Signal::KILL);
     let two = push(&sandbox, "two", ":", "check: sh -c 'echo > {config}/../../../../checking; sleep 30'\n");
     let mut caller = in_background(&sandbox, &["activate", &two]);
-    wait_for("the check", || sandbox.path("checking").exists());
+    until("the check", || sandbox.path("checking").exists());
     caller.kill().unwrap();
     caller.wait().unwrap();
     let steps = sandbox.path("store/events/2.steps");
@@ -412,7 +404,7 @@ fn a4_a_manager_whose_supervisor_died_knows_what_runs() {
     let before = sandbox.workers();
     let supervisor = supervisor(&sandbox);
     common::signal_to(supervisor, Signal::KILL);
-    wait_for("its end", || common::process(supervisor).is_none());
+    until("its end", || common::process(supervisor).is_none());
     let outcome = sandbox.json(&["activate", &one], 0);
     assert_eq!(outcome["verdict"], "unchanged", "{outcome:#}");
     assert_eq!(sandbox.workers(), before);
@@ -425,7 +417,7 @@ fn a2_the_latest_wins_but_not_over_a_rollback() {
     sandbox.run(&["activate", &two], 0);
     let slow = push(&sandbox, "slow", ": slow", CHECK);
     let mut callers = vec![in_background(&sandbox, &["activate", &slow])];
-    wait_for("the check", || sandbox.path("checking").exists());
+    until("the check", || sandbox.path("checking").exists());
     // what the rollback leaves comes back by force only
     for (number, args) in [
         (4, vec!["activate", two.as_str()]),
@@ -433,7 +425,7 @@ fn a2_the_latest_wins_but_not_over_a_rollback() {
         (6, vec!["activate", "--force", two.as_str()]),
     ] {
         callers.push(in_background(&sandbox, &args));
-        wait_for("the event", || sandbox.path(&format!("store/events/{number}.json")).exists());
+        until("the event", || sandbox.path(&format!("store/events/{number}.json")).exists());
     }
     sandbox.write("go", "");
     for caller in callers {
@@ -451,7 +443,7 @@ fn a10_interrupted_twice_in_a_check_is_the_end() {
     let two = push(&sandbox, "two", ": two", CHECK);
     for engine in [vec!["activate", &two], vec!["manager"]] {
         let mut engine = in_background(&sandbox, &engine);
-        wait_for("the check", || sandbox.path("checking").exists());
+        until("the check", || sandbox.path("checking").exists());
         engine.kill().unwrap();
         engine.wait().unwrap();
         std::fs::remove_file(sandbox.path("checking")).unwrap();
@@ -482,7 +474,7 @@ fn a8_a_pointer_that_somebody_else_moved_meanwhile_is_not_moved_over() {
     let other = push(&sandbox, "other", ": other", "");
     let two = push(&sandbox, "two", ": two", CHECK);
     let caller = in_background(&sandbox, &["activate", &two]);
-    wait_for("the check", || sandbox.path("checking").exists());
+    until("the check", || sandbox.path("checking").exists());
     std::os::unix::fs::symlink(format!("generations/{other}/tree"), sandbox.path("store/new")).unwrap();
     std::fs::rename(sandbox.path("store/new"), sandbox.path("store/current")).unwrap();
     sandbox.write("go", "");

@@ -4,10 +4,7 @@
 
 mod common;
 
-use std::process::{Child, Stdio};
-use std::time::Instant;
-
-use common::{PATIENCE, Sandbox};
+use common::{Sandbox, end, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -21,27 +18,6 @@ fn push(sandbox: &Sandbox, name: &str, pipeline: &str) -> String {
         sandbox.write(&format!("{name}/pointsman.yaml"), pipeline);
     }
     sandbox.run(&["push", name], 0)
-}
-
-/// Starts a command in the background; its `--json` is read at its end.
-fn background(sandbox: &Sandbox, args: &[&str]) -> Child {
-    let mut command = sandbox.command(&[&["--json"], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-fn end(child: Child, code: i32) -> Value {
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    serde_json::from_str(&text).unwrap()
-}
-
-fn until(what: &str, state: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !state() {
-        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -136,7 +112,7 @@ fn a17_a_rollback_takes_the_place_of_what_has_not_swung_yet() {
     let checking = sandbox.path("checking");
     let check = format!("echo > {}; cat {}", checking.display(), fifo.display());
     let two = push(&sandbox, "two", &format!("version: 1\ncheck: [sh, -c, '{check}']\n"));
-    let activating = background(&sandbox, &["activate", &two]);
+    let activating = sandbox.background(&["activate", &two]);
     until("the check", || checking.exists());
     let rollback = sandbox.json(&["rollback"], 0);
     assert_eq!(
@@ -159,7 +135,7 @@ fn a17_a_rollback_undoes_what_has_swung() {
     sandbox.run(&["activate", &one], 0);
     let before = sandbox.workers();
     let two = push(&sandbox, "two", &SLEEPERS.replace("probation: 0s", "probation: 600s"));
-    let activating = background(&sandbox, &["activate", &two]);
+    let activating = sandbox.background(&["activate", &two]);
     sandbox.wait("the swing", |status| status["current"] == two.as_str());
     sandbox.wait("probation", |_| sandbox.workers().values().all(|w| !before.values().any(|b| b == w)));
     let rollback = sandbox.json(&["rollback"], 0);

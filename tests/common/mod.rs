@@ -86,6 +86,12 @@ impl Sandbox {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
     }
 
+    /// Starts the program with `--json` in the background; [`end`] reads what it prints.
+    pub fn background(&self, args: &[&str]) -> Child {
+        let mut command = self.command(&[&["--json"], args].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// What the program says on stderr when it fails.
     pub fn error(&self, args: &[&str], code: i32) -> String {
         let output = self.output(args, code);
@@ -254,17 +260,39 @@ pub fn workers(status: &Value) -> BTreeMap<String, Process> {
     status["workers"].as_array().unwrap().iter().filter(ready).filter_map(of).collect()
 }
 
-/// The example server; built where only one test was asked for.
+/// The example server.
 pub fn greeter() -> PathBuf {
+    example("greeter")
+}
+
+/// A program of `examples/`; built where only one test was asked for.
+pub fn example(name: &str) -> PathBuf {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    let path = Path::new(PROGRAM).with_file_name("examples").join("greeter");
+    let path = |name: &str| Path::new(PROGRAM).with_file_name("examples").join(name);
     ONCE.call_once(|| {
-        if !path.exists() {
+        if !["actor", "greeter"].iter().all(|name| path(name).exists()) {
             let mut command = Command::new(env!("CARGO"));
-            assert!(command.args(["build", "--quiet", "--example", "greeter"]).status().unwrap().success());
+            assert!(command.args(["build", "--quiet", "--examples"]).status().unwrap().success());
         }
     });
-    path
+    path(name)
+}
+
+/// Waits for a state of anything but the service.
+pub fn until(what: &str, state: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !state() {
+        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The `--json` of a command that was started with [`Sandbox::background`], at its end with this exit code.
+pub fn end(child: Child, code: i32) -> Value {
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    serde_json::from_str(&text).unwrap()
 }
 
 /// Sends a signal to a process that the test has started.
