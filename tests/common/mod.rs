@@ -7,6 +7,7 @@
     reason = "tests stand outside of the rooms"
 )]
 
+pub mod actor;
 pub mod load;
 pub mod nginx;
 
