@@ -3,11 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::common::actor::{Part, Stage, Starts, starts};
-use crate::common::{PATIENCE, signal_to};
+use crate::common::{PATIENCE, end, signal_to};
 use crate::{activate, all_right, one_set, verdict};
 use rustix::process::Signal;
+use serde_json::Value;
 
 const SETTINGS: &str = "views: [x]\ntls: {cert: c}\nrundir: /r\nthreads: 4\n";
 
@@ -109,31 +111,56 @@ fn k3_the_stages_run_again_on_what_is_in_force_when_somebody_asks() {
     assert_eq!(stage.answer(), "one a");
 }
 
+/// How many workers are ready, and how many are there and do not leave.
+fn counted(status: &Value) -> (usize, usize) {
+    let all = status["workers"].as_array().unwrap();
+    let count = |state: fn(&Value) -> bool| all.iter().filter(|worker| state(&worker["state"])).count();
+    (count(|state| state == "ready"), count(|state| state != "draining"))
+}
+
 #[test]
 fn k4_on_the_way_to_five_there_are_never_fewer_than_before_nor_more_than_six() {
-    let stage = Stage::with(Part { plays: "workers slow-ready 100", ..Part::default() });
-    let five = stage.push("five", Part { plays: "workers slow-ready 100", instances: 5, ..Part::default() });
+    let stage = Stage::with(Part::default());
+    let gates = [1, 2, 3, 4, 5].map(|instance| stage.sandbox.write(&format!("gate{instance}"), ""));
+    let plays =
+        gates.iter().zip(1..).map(|(gate, instance)| format!("{instance} waits {}\n", gate.display()));
+    let plays = plays.collect::<String>();
+    let five = Part { plays: &plays, instances: 5, start_timeout: "60s", ..Part::default() };
+    let five = stage.push("five", five);
     let (mark, load, done) = (stage.mark(), stage.load(&["one a"]), AtomicBool::new(false));
-    let (output, seen) = std::thread::scope(|scope| {
+    let asked = stage.sandbox.background(&["activate", &five]);
+    let (steps, seen) = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut seen = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                let status = stage.sandbox.status();
-                let all = status["workers"].as_array().unwrap();
-                let ready = all.iter().filter(|worker| worker["state"] == "ready").count();
-                let present = all.iter().filter(|worker| worker["state"] != "draining").count();
-                seen.push((ready, present));
+                seen.push(counted(&stage.sandbox.status()));
             }
             seen
         });
-        let output = stage.sandbox.command(&["activate", &five]).output();
+        // each is held while it starts, so that every step is seen
+        let steps = gates.iter().zip(1..).map_while(|(gate, instance)| {
+            let starts = |worker: &Value| worker["state"] == "starting" && worker["instance"] == instance;
+            let begun = Instant::now();
+            let status = loop {
+                let status = stage.sandbox.status();
+                if status["workers"].as_array().unwrap().iter().any(starts) {
+                    break status;
+                }
+                if begun.elapsed() > PATIENCE {
+                    return None;
+                }
+            };
+            std::fs::remove_file(gate).unwrap();
+            Some(counted(&status))
+        });
+        let steps: Vec<_> = steps.collect();
         done.store(true, Ordering::Relaxed);
-        (output.unwrap(), watcher.join().unwrap())
+        (steps, watcher.join().unwrap())
     });
-    assert!(output.status.success(), "{output:?}");
+    end(asked, 0);
     all_right(&load.end());
+    assert_eq!(steps, [(2, 3), (2, 3), (2, 3), (3, 4), (4, 5)]);
     assert!(seen.iter().all(|(ready, present)| *ready >= 2 && *present <= 6), "{seen:?}");
-    assert!(seen.iter().any(|(ready, _)| (3..=4).contains(ready)), "nobody has watched: {seen:?}");
     assert_eq!(stage.since(mark), starts([("check", 1), ("canary", 1), ("worker", 5)]));
     one_set(&stage);
     assert_eq!(stage.alive().len(), 5);
@@ -184,7 +211,7 @@ fn k6_workers_are_told_exactly_where_nothing_differs_but_what_they_can_be_told()
 
 #[test]
 fn k8_rules_of_a_new_generation_mean_the_loader_and_a_word_to_the_workers() {
-    let part = Part { start_timeout: "5s", ..Part::default() };
+    let part = Part { start_timeout: "8s", ..Part::default() };
     let stage = Stage::with(part);
     let load = stage.load(&["one a", "one b"]);
     let mut loaded = told();
