@@ -3,13 +3,14 @@
 //! `actor worker LOG`, `actor load LOG {loaded}`, `actor check LOG`, `actor tell LOG`: every start is a line in the
 //! file LOG, `KIND GENERATION INSTANCE PID`, with the kinds worker, canary (instance 0), loader, check and tell.
 //!
-//! The worker serves HTTP on every stream socket of `LISTEN_FDS`. Its answer is `MARKER RULES`: the file `marker` as it was
-//! when it started, and the rules that it has loaded, from `{loaded}/rules` where there is a loader, else from the
-//! directory `rules`. It says `READY=1`, loads its rules anew on HUP or when `actor tell` says so over `{run}/control`,
-//! writes what it answers to `{run}/answer`, and on TERM or QUIT finishes what it has accepted.
+//! The worker serves HTTP on every stream socket of `LISTEN_FDS`. Its answer is `MARKER RULES`: the file `marker` as
+//! it was when it started, and the rules that it has loaded, from `{loaded}/rules` where there is a loader, else from
+//! the directory `rules`. It says `READY=1`, loads its rules anew on HUP or when `actor tell` says so over
+//! `{run}/control`, writes what it answers to `{run}/answer`, and on TERM or QUIT finishes what it has accepted.
 //!
-//! The files `behaviour` and `rules/behaviour` (which is no rule) have lines `WHO WHAT [VALUE]`, with `#` before a comment. WHO is an instance (the canary is 0), or
-//! `workers`, `canary`, `all` (both), `loader`, `check`. WHAT is one of [`KNOWN`].
+//! The files `behaviour` and `rules/behaviour` (which is no rule) have lines `WHO WHAT [VALUE]`, with `#` before a
+//! comment. WHO is an instance (the canary is 0), or `workers`, `canary`, `all` (both), `loader`, `check`. WHAT is one
+//! of [`KNOWN`].
 #![allow(
     clippy::disallowed_methods,
     clippy::exit,
