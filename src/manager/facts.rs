@@ -19,7 +19,7 @@ use super::launch::Launchable;
 use super::objection::objection;
 use super::{ManagerError, Service, cold, confirmation};
 
-use super::service::PipelineSource;
+use super::service::{PIPELINE_FILE, PipelineSource};
 
 /// What is asked, as far as a plan needs it.
 #[derive(Clone, Debug)]
@@ -88,7 +88,9 @@ pub(super) fn prepare(
     workers: &[WorkerReport],
 ) -> Result<Prepared, ManagerError> {
     let store = &service.store;
-    let (target, note, manifest) = match target_of(service, wish.target) {
+    let target = target_of(service, wish.target);
+    let read = target.is_ok();
+    let (target, note, manifest) = match target {
         Err(_) if wish.takes == Takes::Back => {
             let pipeline = Pipeline::pointer_only();
             (
@@ -115,7 +117,14 @@ pub(super) fn prepare(
     let last_good = store.last_good()?;
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.how.pointer_only) {
-        Some(id) => Some(as_it_ran(launchable(service, id, &store.manifest(id)?)?.0, workers)),
+        Some(id) => {
+            let before = store.manifest(id)?;
+            let back = match read {
+                true => launchable_beside(service, id, &before, &target, &manifest)?,
+                false => launchable(service, id, &before)?.0,
+            };
+            Some(as_it_ran(back, workers))
+        }
         None => None,
     };
     let running_loaded = running.iter().find_map(|running| running.loaded);
@@ -303,6 +312,22 @@ pub(super) fn launchable(
     let external = external::read(&pipeline.external);
     let key = loaded_key(&service.store, id, manifest, &pipeline, &external)?;
     Ok((Launchable { id, pipeline, has_pipeline, key, external, retention }, note))
+}
+
+/// As [`launchable`]; where the pipeline of `id` is that of `other`, whose manifest is `of`, it is not read again.
+fn launchable_beside(
+    service: &Service,
+    id: GenerationId,
+    manifest: &Manifest,
+    other: &Launchable,
+    of: &Manifest,
+) -> Result<Launchable, ManagerError> {
+    let document = RelPath::new(PIPELINE_FILE).expect("a plain name is a path");
+    if manifest.get(&document) != of.get(&document) {
+        return Ok(launchable(service, id, manifest)?.0);
+    }
+    let key = loaded_key(&service.store, id, manifest, &other.pipeline, &other.external)?;
+    Ok(Launchable { id, key, ..other.clone() })
 }
 
 /// The key of the loader's output; `None` where the pipeline has no loader.

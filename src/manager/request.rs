@@ -10,7 +10,6 @@ use crate::store::{EventDraft, Writer};
 use crate::supervise::client::Client;
 
 use super::engine::{Engine, Progress};
-use super::facts::launchable;
 use super::wake::{Wake, Woken};
 use super::{ManagerError, Service, clock};
 
@@ -61,8 +60,8 @@ pub fn submit(
     }
     if !draft.how.pointer_only && engine.is_some() {
         // a pipeline that cannot be read is the event's verdict, not ours
-        let needs =
-            launchable(service, draft.target, &manifest).is_ok_and(|(l, _)| !l.pipeline.workers.is_empty());
+        let pipeline = service.pipeline(draft.target, &manifest).ok().and_then(|chosen| chosen.pipeline);
+        let needs = pipeline.is_some_and(|pipeline| !pipeline.workers.is_empty());
         if needs {
             Client::connect(&service.place.run).map_err(ManagerError::NoSupervisor)?;
         }

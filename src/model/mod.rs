@@ -13,6 +13,7 @@ pub mod duration;
 mod event;
 mod external;
 mod field;
+mod glob;
 mod hash;
 mod host;
 mod manifest;

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use globset::{GlobBuilder, GlobMatcher};
-
 use super::content::{self, Format};
+use super::glob::Glob;
 use super::value::{Value, digest};
 use super::{ContentHash, DocumentError, Manifest, Node, RelPath};
 
@@ -16,11 +15,11 @@ pub struct Section {
     text: String,
     // no glob: the one path
     literal: Option<RelPath>,
-    glob: GlobMatcher,
+    glob: Glob,
     // the directory before the first wildcard, where all that matches is in it
     base: Option<RelPath>,
     // what a matching path may begin with: links there lead to matching files under other names
-    ancestors: Vec<GlobMatcher>,
+    ancestors: Vec<Glob>,
     pointer: Option<String>,
 }
 
@@ -88,10 +87,8 @@ impl Section {
                 ));
             }
         }
-        let compile =
-            |glob: &str| GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
-        let matcher = match compile(glob) {
-            Ok(compiled) => compiled.compile_matcher(),
+        let matcher = match Glob::parse(glob) {
+            Ok(matcher) => matcher,
             Err(bad) => return error(format!("expected a glob, found `{glob}`: {}", bad.kind())),
         };
         let mut ancestors = Vec::new();
@@ -101,9 +98,9 @@ impl Section {
             if literal.is_some() { glob.len() } else { base.as_ref().map_or(0, |base| base.as_str().len()) };
         for (at, _) in glob.match_indices('/').filter(|(at, _)| *at > known || known == 0) {
             // half of a `{a/b,c}` is no glob: then any link may be on the way
-            let any = || compile("**");
-            let prefix = if glob.contains('{') { any() } else { compile(&glob[..at]).or_else(|_| any()) };
-            ancestors.extend(prefix.map(|prefix| prefix.compile_matcher()));
+            let any = || Glob::parse("**");
+            let prefix = if glob.contains('{') { any() } else { Glob::parse(&glob[..at]).or_else(|_| any()) };
+            ancestors.extend(prefix);
         }
         Ok(Section {
             text: text.to_owned(),
@@ -164,7 +161,8 @@ impl Section {
     ) -> Result<ContentHash, SectionError<E>> {
         let mut lines = BTreeMap::new();
         for path in self.matching(manifest) {
-            let file = resolve(manifest, &path).flatten();
+            // only what is looked into has to be found first
+            let file = self.pointer.as_ref().and_then(|_| resolve(manifest, &path).flatten());
             match (&self.pointer, file.as_ref().and_then(|file| manifest.get(file))) {
                 (Some(pointer), Some(Node::File { .. })) if self.names(manifest, &path) => {
                     let file = file.unwrap_or_else(|| path.clone());

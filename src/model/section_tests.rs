@@ -200,10 +200,8 @@ fn shapes() -> impl Iterator<Item = Tree> {
 }
 
 /// What a match may be reached through, as globs: everything before a slash.
-fn glob_prefixes(glob: &str) -> Vec<GlobMatcher> {
-    let prefix =
-        |at: usize| GlobBuilder::new(&glob[..at]).literal_separator(true).build().unwrap().compile_matcher();
-    glob.match_indices('/').map(|(at, _)| prefix(at)).collect()
+fn glob_prefixes(glob: &str) -> Vec<Glob> {
+    glob.match_indices('/').map(|(at, _)| Glob::parse(&glob[..at]).unwrap()).collect()
 }
 
 #[test]
