@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::error::StoreError;
-use super::history::{HistoryEntry, LONGEST};
+use super::history::{HistoryEntry, LONGEST, PushLine, last_of_each};
 use super::lines;
 use super::open::Store;
 use crate::fsx;
@@ -50,15 +50,16 @@ pub struct Unconfirmed {
     pub tried: bool,
 }
 
+/// A line, with as much of a push as `P` has.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
-    Push(PushLine),
+enum Line<P> {
+    Push(P),
     Event(EventLine),
 }
 
 #[derive(Deserialize)]
-struct PushLine {
+struct PushId {
     id: GenerationId,
 }
 
@@ -130,20 +131,36 @@ impl Store {
 
     /// Reads it.
     pub(super) fn brief(&self) -> Result<Brief, StoreError> {
+        let (pushes, mut brief) = self.brief_with::<PushId>()?;
+        let listed: HashSet<GenerationId> = pushes.into_iter().map(|push| push.id).collect();
+        brief.lacks |= !brief.there.is_subset(&listed);
+        Ok(brief)
+    }
+
+    /// Every generation that is there, in the order of their pushes, and what the events came to.
+    pub(super) fn pushes(&self) -> Result<(Vec<PushLine>, Brief), StoreError> {
+        let (lines, brief) = self.brief_with::<PushLine>()?;
+        let (mut pushes, lost) = last_of_each(lines, &brief.there);
+        pushes.extend(self.lost_pushes(lost));
+        Ok((pushes, brief))
+    }
+
+    // the lines of pushes as they are, and the rest, which lacks nothing as far as events go
+    fn brief_with<P: DeserializeOwned>(&self) -> Result<(Vec<P>, Brief), StoreError> {
         let io = StoreError::io("read the history");
         let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(io)?.unwrap_or_default();
         let there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
-        let mut listed = HashSet::new();
+        let mut pushes = Vec::new();
         let mut decided = BTreeMap::new();
         for json in lines::parse(&bytes).sound {
             // a line of a newer program that this one cannot read stands for nothing here
             match serde_json::from_str(json) {
-                Ok(Line::Push(push)) => drop(listed.insert(push.id)),
+                Ok(Line::Push(push)) => pushes.push(push),
                 Ok(Line::Event(event)) => drop(decided.insert(event.number, Decided::from(event))),
                 Err(_) => {}
             }
         }
-        let mut lacks = !there.is_subset(&listed);
+        let mut lacks = false;
         for (number, files) in self.event_files()? {
             if files.outcome
                 && !decided.contains_key(&number)
@@ -153,6 +170,6 @@ impl Store {
                 decided.insert(number, Decided::from(&outcome));
             }
         }
-        Ok(Brief { decided, there, lacks })
+        Ok((pushes, Brief { decided, there, lacks }))
     }
 }

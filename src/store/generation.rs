@@ -51,16 +51,20 @@ pub struct GenerationInfo {
 impl Store {
     /// Every generation, the last pushed last. A damaged pointer or record hides none of them.
     pub fn list(&self) -> Result<Vec<Listed>, StoreError> {
-        let ledger = self.ledger()?;
-        let good: HashSet<GenerationId> =
-            ledger.finished.values().filter(|entry| entry.proves_good()).map(|entry| entry.target).collect();
+        let (pushes, brief) = self.pushes()?;
+        let good: HashSet<GenerationId> = brief
+            .decided
+            .values()
+            .filter(|decided| decided.is_good())
+            .map(|decided| decided.target)
+            .collect();
         let current = self.current().ok().flatten();
         let rejected = self.rejected_ids()?;
         let mut tags: BTreeMap<GenerationId, Vec<Tag>> = BTreeMap::new();
         for (tag, id) in self.tags()? {
             tags.entry(id).or_default().push(tag);
         }
-        let listed = ledger.pushes.into_iter().map(|push| Listed {
+        let listed = pushes.into_iter().map(|push| Listed {
             id: push.id,
             at: push.at,
             by: push.by,

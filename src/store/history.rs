@@ -3,7 +3,7 @@
 //! The truth is in `generations/` and `events/`: what a crash kept from the history is read from there
 //! and appended by the next writer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,31 @@ pub(super) struct PushLine {
     pub(super) parent: Option<GenerationId>,
 }
 
+impl PushLine {
+    fn of(id: GenerationId, record: &PushRecord) -> PushLine {
+        PushLine {
+            id,
+            at: record.at,
+            by: record.by.clone(),
+            message: record.message.as_deref().map(shortened),
+            parent: record.parent,
+        }
+    }
+}
+
+/// Of the `lines` in the file those that count, one for each generation that is `there`; and which of these have
+/// none.
+pub(super) fn last_of_each(
+    lines: Vec<PushLine>,
+    there: &HashSet<GenerationId>,
+) -> (Vec<PushLine>, HashSet<GenerationId>) {
+    let mut lost = there.clone();
+    // a generation pushed again after it was taken away has two lines: the last one counts
+    let mut pushes: Vec<PushLine> = lines.into_iter().rev().filter(|push| lost.remove(&push.id)).collect();
+    pushes.reverse();
+    (pushes, lost)
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Record {
@@ -105,13 +130,7 @@ impl Record {
     }
 
     pub(super) fn of_push(id: GenerationId, record: &PushRecord) -> Record {
-        Record::Push(PushLine {
-            id,
-            at: record.at,
-            by: record.by.clone(),
-            message: record.message.as_deref().map(shortened),
-            parent: record.parent,
-        })
+        Record::Push(PushLine::of(id, record))
     }
 
     pub(super) fn of_event(event: Option<&Event>, outcome: &Outcome) -> Record {
@@ -187,54 +206,36 @@ impl Store {
         let io = StoreError::io("read the history");
         let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(&io)?.unwrap_or_default();
         let there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
-        let mut lost = there.clone();
         let mut pushes = Vec::new();
         let mut finished = BTreeMap::new();
-        let mut records: Vec<Record> = Vec::new();
         for json in lines::parse(&bytes).sound {
             // a line of a newer program that this one cannot read stands for nothing here
-            records.extend(serde_json::from_str::<Record>(json));
-        }
-        // a generation pushed again after it was taken away has two lines: the last one counts
-        let last: HashMap<GenerationId, usize> = records
-            .iter()
-            .enumerate()
-            .filter_map(
-                |(at, record)| if let Record::Push(push) = record { Some((push.id, at)) } else { None },
-            )
-            .collect();
-        for (at, record) in records.into_iter().enumerate() {
-            match record {
-                Record::Push(push) => {
-                    if last.get(&push.id) == Some(&at) && lost.remove(&push.id) {
-                        pushes.push(push);
-                    }
-                }
-                Record::Event(entry) => {
-                    finished.insert(entry.number, entry);
-                }
+            match serde_json::from_str(json) {
+                Ok(Record::Push(push)) => pushes.push(push),
+                Ok(Record::Event(entry)) => drop(finished.insert(entry.number, entry)),
+                Err(_) => {}
             }
         }
+        let (pushes, lost) = last_of_each(pushes, &there);
         let mut ledger = Ledger { there, pushes, finished, pending: Vec::new(), missing: Vec::new() };
         self.complete(&mut ledger, lost)?;
         Ok(ledger)
     }
 
+    /// The lines that `lost` generations ought to have, by time.
+    pub(super) fn lost_pushes(&self, lost: HashSet<GenerationId>) -> Vec<PushLine> {
+        // one just taken away, or a damaged one, has none: `verify` names it
+        let push = |id| self.push_record(id).ok().map(|record| PushLine::of(id, &record));
+        let mut pushes: Vec<PushLine> = lost.into_iter().filter_map(push).collect();
+        pushes.sort_by_key(|push| (push.at, push.id));
+        pushes
+    }
+
     /// Adds to `ledger` what `lost` generations and the events directory know and the file does not.
     fn complete(&self, ledger: &mut Ledger, lost: HashSet<GenerationId>) -> Result<(), StoreError> {
-        let mut lost_pushes = Vec::new();
-        for id in lost {
-            // one just taken away, or a damaged one: `verify` names it
-            if let Ok(record) = self.push_record(id) {
-                lost_pushes.push((record.at, id, Record::of_push(id, &record)));
-            }
-        }
-        lost_pushes.sort_by_key(|(at, id, _)| (*at, *id));
-        for (_, _, record) in lost_pushes {
-            if let Record::Push(push) = &record {
-                ledger.pushes.push(push.clone());
-            }
-            ledger.missing.push(record);
+        for push in self.lost_pushes(lost) {
+            ledger.pushes.push(push.clone());
+            ledger.missing.push(Record::Push(push));
         }
         for (number, files) in self.event_files()? {
             if ledger.finished.contains_key(&number) {

@@ -1,6 +1,7 @@
 //! Reading a tree that lies in the store: every path with its facts and content hash.
 
 use std::io::Read as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::content::hash_rest;
 use super::rights::{Access, DIR_MODE, file_mode, shared};
@@ -25,7 +26,7 @@ pub(super) enum What {
     Unreadable(String),
 }
 
-/// From so many files on, half of them are read on another thread: below it, starting one costs more.
+/// From so many files on, they are read on two threads: below it, starting one costs more.
 const WORTH_A_THREAD: usize = 64;
 /// Up to this length a file is read with one call.
 const AT_ONCE: u64 = 128 * 1024;
@@ -42,15 +43,16 @@ pub(super) fn scan(tree: &Dir) -> Result<Vec<Found>, FsError> {
 pub(super) fn scan_knowing(tree: &Dir, known: &mut Known) -> Result<Vec<Found>, FsError> {
     let (mut found, mut files) = (Vec::new(), Vec::new());
     beneath(tree, None, &mut found, &mut files)?;
+    let next = AtomicUsize::new(0);
     let read = if files.len() < WORTH_A_THREAD {
-        read_all(tree, &files, known)?
+        read_all(tree, &files, &next, known)?
     } else {
-        // two threads hash as fast as the page cache gives on the machines measured
-        let (one, other) = files.split_at(files.len() / 2);
-        let known = &*known;
+        // two threads hash as fast as the page cache gives on the machines measured; whichever is free takes the
+        // next file, so that nobody waits for one that gets no processor
+        let (known, next) = (&*known, &next);
         let (one, other) = std::thread::scope(|scope| {
-            let one = scope.spawn(|| read_all(tree, one, known));
-            let other = read_all(tree, other, known);
+            let one = scope.spawn(|| read_all(tree, &files, next, known));
+            let other = read_all(tree, &files, next, known);
             (one.join().expect("reading does not panic"), other)
         });
         let mut read = one?;
@@ -67,7 +69,8 @@ pub(super) fn scan_knowing(tree: &Dir, known: &mut Known) -> Result<Vec<Found>, 
     Ok(found)
 }
 
-fn read_all(tree: &Dir, files: &[RelPath], known: &Known) -> Result<Vec<Found>, FsError> {
+/// Reads what nobody has begun to read: of `files`, from `next` on.
+fn read_all(tree: &Dir, files: &[RelPath], next: &AtomicUsize, known: &Known) -> Result<Vec<Found>, FsError> {
     let mut buffer = Vec::new();
     let read = |path: &RelPath| {
         let (mut file, meta) = tree.open_file_meta(path)?;
@@ -82,7 +85,7 @@ fn read_all(tree: &Dir, files: &[RelPath], known: &Known) -> Result<Vec<Found>, 
         };
         Ok(Found { path: Ok(path.clone()), meta, what })
     };
-    files.iter().map(read).collect()
+    std::iter::from_fn(|| files.get(next.fetch_add(1, Ordering::Relaxed))).map(read).collect()
 }
 
 /// The hash of a file of `len` bytes: one read, as a rule. A read that gives less than it was asked for has
