@@ -91,10 +91,3 @@ pub fn read_chunks(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), FsErr
 pub fn absolute(path: &Path) -> Result<PathBuf, FsError> {
     std::path::absolute(path).map_err(|e| FsError::new("resolve", path, e))
 }
-
-/// How many bytes wait in memory to be written to whatever disk; `None` where the kernel does not tell.
-pub fn dirty_bytes() -> Option<u64> {
-    let text = read_path(Path::new("/proc/meminfo"), 1 << 16).ok()?;
-    let dirty = std::str::from_utf8(&text).ok()?.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
-    Some(dirty.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-}

@@ -6,14 +6,15 @@
 
 mod copy;
 mod dir;
+mod dirty;
 mod file;
 mod lock;
 
 pub use copy::copy_tree;
 pub use dir::{Dir, EntryKind, Meta};
 pub use file::{
-    absolute, append, canonical, cut, dirty_bytes, flush, read_chunks, read_from, read_path, read_tail,
-    start_writing, sync,
+    absolute, append, canonical, cut, flush, read_chunks, read_from, read_path, read_tail, start_writing,
+    sync,
 };
 pub use lock::Lock;
 

@@ -12,9 +12,9 @@ use crate::fsx::{self, Dir, EntryKind, FsError};
 /// Above so many new inodes `syncfs` is quicker, whatever others have left: on ext4 on a disk of 2 GB/s it took 7
 /// ms for 200 files and 120 directories, and `fsync` of each 9 ms; 10,000 files took 300 ms and 580 ms.
 const FEW: usize = 500;
-/// Others' data makes `syncfs` slower by 0.4 ms a MiB on that disk, and by 10 ms on a slow one. The kernel does not
-/// tell which file system it is for: where it is another one, `fsync` of each is slower by 3 ms for 200 files, and
-/// by 15 ms for 100 new ones among 10,000.
+/// Others' data makes `syncfs` slower by 0.4 ms a MiB on that disk, and by 10 ms on a slow one. Which file system it
+/// is for the kernel tells only root, and not everywhere: where it is another one, `fsync` of each is slower by 3 ms
+/// for 200 files, and by 15 ms for 100 new ones among 10,000.
 const MUCH: u64 = 64 << 20;
 /// Threads that call `fsync` at the same time: the journal does the calls that wait for it in one commit. Eight
 /// took 11 ms, and 128 took 10 ms.
@@ -50,7 +50,7 @@ fn choose(written: Written, dirty: u64) -> Way {
 /// parent is the caller's.
 pub(super) fn flush(dir: &Dir, written: Written) -> Result<(), FsError> {
     // without /proc nobody knows: then the way that is always right
-    let dirty = if written.inodes <= FEW { fsx::dirty_bytes().unwrap_or(0) } else { 0 };
+    let dirty = if written.inodes <= FEW { dir.dirty_bytes().unwrap_or(0) } else { 0 };
     match choose(written, dirty) {
         Way::FileSystem => dir.sync_file_system(),
         Way::Each => each(dir),
