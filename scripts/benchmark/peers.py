@@ -156,6 +156,7 @@ class Ours:
             "push": lambda source, _number: ["push", source],
             "deploy": lambda source, _number: ["deploy", source],
             "activate": lambda identity: ["activate", identity],
+            "plan": lambda identity: ["activate", "--dry-run", identity],
             "list": lambda: ["list"],
             "prune": lambda: ["gc"],
         }[step](*map(str, more))

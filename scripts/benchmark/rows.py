@@ -325,6 +325,38 @@ def listing(plan, row):
     return row
 
 
+def planning(plan, row):
+    """Ours plans an activation: which of the loader's 1,000 globs has changed among 10,000 files, and what follows."""
+    place, ours = plan.place, plan.ours
+    globs = [f"a{a}/b{b}/*{last}.conf" for a in range(10) for b in range(10) for last in range(10)]
+    words = "".join(f"    - {glob}\n" for glob in globs)
+    pipeline = f"version: 1\nloader:\n  command: [\"true\", \"{{loaded}}\"]\n  if_changed:\n{words}"
+    tree = workload.large() | {"pointsman.yaml": pipeline.encode()}
+    source = plan.input("sections", lambda path: workload.write(path, tree))
+    store, names = place.at("store-sections"), []
+
+    def prepare():
+        if names:
+            return
+        plan.fresh(ours, store)
+        with open(os.path.join(store, "host.yaml"), "w") as file:
+            file.write("pipeline: pushed\n")
+        place.do(ours.command("deploy", store, source, 1))
+        with open(os.path.join(source, "a0/b0/f00000.conf"), "a") as file:
+            file.write("more\n")
+        names.append(place.do(ours.command("push", store, source, 2)))
+
+    task = Task("pointsman", "activate --dry-run: one file of one glob has changed",
+                lambda: [place.measure(ours.command("plan", store, names[0])) for _ in range(SHORT)], prepare)
+    plan.alternate(row, [task])
+    remove(store)
+    remove(plan.made.pop("sections"))
+    measured = row.get("pointsman")
+    if measured:
+        row.at_most("median", measured.median, 0.1, milliseconds)
+    return row
+
+
 def steps(plan):
     """The small tree in `work`, as it is before each push of a history: one file changes from one to the next."""
     tree = workload.small()
@@ -459,4 +491,5 @@ ROWS = {
     5: ("durable activation of 200 files, no stages", activate),
     6: ("list {generations} generations", listing),
     7: ("remove all but 10 of {generations} generations", collect),
+    8: ("plan with 1,000 sections over 10,000 files", planning),
 }
