@@ -920,6 +920,7 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "last_good",
         "external",
         "frozen",
+        "stopped",
         "unconfirmed",
         "manager",
         "supervisor",

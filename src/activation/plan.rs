@@ -414,7 +414,7 @@ fn load(facts: &Facts, loader: &LoaderFacts, proves: bool) -> (bool, String) {
 fn live(facts: &Facts, canary: &CanaryFacts, proves: bool) -> (bool, String) {
     match facts.request {
         _ if !proves => (false, idle(facts)),
-        Request::Activate | Request::Confirm => (true, canary.what.clone()),
+        Request::Activate | Request::Confirm | Request::Stop => (true, canary.what.clone()),
         // what has served here is wanted back at once
         Request::Rollback | Request::Start | Request::Restart if canary.seen_good => {
             (false, format!("this machine has seen {} good", facts.target.short()))
@@ -448,7 +448,7 @@ pub fn way_back(
         Request::Start => good,
         Request::Activate | Request::Rollback if from == Some(target) => good.or(from),
         // what could not be replaced serves on: there is nowhere else to go
-        Request::Activate | Request::Rollback | Request::Restart | Request::Confirm => from,
+        Request::Activate | Request::Rollback | Request::Restart | Request::Confirm | Request::Stop => from,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use crate::activation::Plan;
 use crate::manager::{
-    Draft, Service, Submitted, chain, collect_after, leave, plan_for, rollback_target, submit,
+    Draft, Service, Submitted, chain, collect_after, leave, plan_for, rollback_target, stop_target, submit,
 };
 use crate::model::{GenerationId, How, Outcome, Request, StepReport, StepResult, Verdict, duration};
 use crate::store::Kind;
 
-use super::args::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags};
+use super::args::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
 use super::exit::{Exit, Failure, of_verdict};
 use super::inspect::resolve;
 use super::output::{Colour, Output, first_line};
@@ -92,6 +92,31 @@ pub(super) fn restart(
     carry_out(Request::Restart, target, how, flags.no_wait, service, environment, output)
 }
 
+/// Ends every worker until somebody asks for a start.
+pub(super) fn stop(
+    flags: &StopFlags,
+    service: &Service,
+    environment: &Environment,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let target = match stop_target(service)? {
+        Some(target) => target,
+        None => resolve(service, "@")?,
+    };
+    let how = How { why: flags.why.clone(), ..How::default() };
+    carry_out(Request::Stop, target, how, false, service, environment, output)
+}
+
+/// Brings up what is in force.
+pub(super) fn start(
+    service: &Service,
+    environment: &Environment,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let target = resolve(service, "@")?;
+    carry_out(Request::Start, target, How::default(), false, service, environment, output)
+}
+
 fn how(flags: &HowFlags, pointer_only: bool, service: &Service) -> Result<How, Failure> {
     let if_current = flags.if_current.as_deref().map(|reference| resolve(service, reference)).transpose()?;
     let confirm_within_ms = match flags.confirm_within.as_deref() {
@@ -108,7 +133,7 @@ fn how(flags: &HowFlags, pointer_only: bool, service: &Service) -> Result<How, F
         }
     };
     let (force, cold) = (flags.force, flags.cold);
-    Ok(How { pointer_only, force, cold, if_current, group: None, confirm_within_ms })
+    Ok(How { pointer_only, force, cold, if_current, confirm_within_ms, ..How::default() })
 }
 
 fn carry_out(

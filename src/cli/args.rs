@@ -10,6 +10,8 @@ const AFTER: &str = "\
 REF: a full id, the unique beginning of one (4 digits or more), a tag, `@` (in force),
      `@-1` (the good one before it).
 
+More commands: `stop` ends the workers until `start`; each explains itself with --help.
+
 Exit codes:
   0  done, or nothing was to be done
   1  failed or reverted; the last good generation is in force
@@ -73,6 +75,12 @@ Examples: pointsman -s web rollback
     /// Replace the workers, one after the other, on the generation in force
     #[command(after_help = "Example: pointsman -s web restart resolver")]
     Restart(RestartFlags),
+    /// End every worker; nothing is started before `start`, also after a reboot
+    #[command(hide = true, after_help = "Example: pointsman -s web stop --why 'disk is replaced'")]
+    Stop(StopFlags),
+    /// Bring up what is in force, after a `stop` or where nothing runs
+    #[command(hide = true)]
+    Start,
     /// Refuse every activation until `thaw`; rollbacks pass
     #[command(after_help = "Example: pointsman -s web freeze --why 'release weekend'")]
     Freeze(FreezeFlags),
@@ -301,6 +309,13 @@ pub(super) struct RestartFlags {
 #[derive(Debug, ClapArgs)]
 pub(super) struct FreezeFlags {
     /// Why, as whoever is refused reads it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) why: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StopFlags {
+    /// Why, as `status` shows it
     #[arg(long, value_name = "TEXT")]
     pub(super) why: Option<String>,
 }

@@ -172,9 +172,10 @@ impl From<ManagerError> for Failure {
             ManagerError::Store(error) => of_kind(error.kind()),
             ManagerError::Event(error) => of_kind(error.kind()),
             ManagerError::Pointer(error) => of_kind(error.kind()),
-            ManagerError::NoManager | ManagerError::NoSupervisor(_) | ManagerError::NotWaited { .. } => {
-                Exit::Busy
-            }
+            ManagerError::NoManager
+            | ManagerError::NoSupervisor(_)
+            | ManagerError::Unsupervised(_)
+            | ManagerError::NotWaited { .. } => Exit::Busy,
             ManagerError::NothingToRollBackTo => Exit::NoSuch,
             ManagerError::Push(error) => of_kind(error.kind()),
             ManagerError::Refused { .. }

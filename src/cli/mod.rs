@@ -81,6 +81,8 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Rollback(flags) => activate::rollback(&flags, &open()?, environment, output),
         Command::Confirm => activate::confirm(&open()?, environment, output),
         Command::Restart(flags) => activate::restart(&flags, &open()?, environment, output),
+        Command::Stop(flags) => activate::stop(&flags, &open()?, environment, output),
+        Command::Start => activate::start(&open()?, environment, output),
         Command::Freeze(flags) => freeze::freeze(&flags, &open()?, environment, output),
         Command::Thaw => freeze::thaw(&open()?, output),
         Command::Check(flags) => check::run(&flags, &open()?, output),

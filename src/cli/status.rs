@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::fsx::{self, Dir};
 use crate::manager::{Service, StatusReport, status};
+use crate::model::Request;
 
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, count, first_line, when};
@@ -85,7 +86,14 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     output.line(format!("manager    {manager}, supervisor {}", pid(report.supervisor)));
     if let Some(activation) = &report.activation {
         let stage = activation.stage.map(|stage| format!(", {stage} is done")).unwrap_or_default();
-        output.line(format!("activating event {} to {}{stage}", activation.event, activation.target.short()));
+        let (event, target) = (activation.event, activation.target.short());
+        output.line(match activation.request {
+            Request::Stop => format!("stopping   event {event}"),
+            Request::Start => format!("starting   event {event}, {target}{stage}"),
+            Request::Activate | Request::Rollback | Request::Restart | Request::Confirm => {
+                format!("activating event {event} to {target}{stage}")
+            }
+        });
     }
     if let Some(last) = &report.last {
         let reason = first_line(&last.reason);

@@ -25,10 +25,11 @@ pub(super) fn objection(
     let command = match wish.request {
         Request::Activate => "activate",
         Request::Rollback => "rollback",
-        Request::Start | Request::Restart | Request::Confirm => return Ok(None),
+        Request::Start | Request::Restart | Request::Confirm | Request::Stop => return Ok(None),
     };
     // the pointer alone starts nothing: whoever applies it is asked then
-    if wish.how.cold || wish.how.pointer_only {
+    // and what nobody has confirmed goes back in any case
+    if wish.how.cold || wish.how.pointer_only || wish.how.unasked {
         return Ok(None);
     }
     let old: BTreeSet<GenerationId> = running

@@ -65,7 +65,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     engine.run_pending(&mut |_, _| {})?;
     if !wake.ends() && needs_cold_start(service)? {
-        request(service, &writer, Request::Start)?;
+        request(service, &writer, Request::Start, How { unasked: true, ..How::default() })?;
     }
     loop {
         let done = engine.run_pending(&mut |_, _| {}).and_then(|()| unconfirmed(service, &writer));
@@ -84,7 +84,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         match woken {
             Woken::End => break,
             Woken::Reload => {
-                if let Err(error) = request(service, &writer, Request::Activate) {
+                if let Err(error) = request(service, &writer, Request::Activate, How::default()) {
                     tracing::error!("{}", chain(&error));
                 }
             }
@@ -110,8 +110,11 @@ fn unconfirmed(service: &Service, writer: &Writer) -> Result<Option<Duration>, M
     tracing::warn!("event {}: nobody has confirmed {} in time", open.event, open.target.short());
     match service.store.last_good()? {
         Some(good) => {
-            // it came by a change that somebody has let through, and goes the same way
-            ask(service, writer, Request::Rollback, good, How { cold: true, ..How::default() })?;
+            // it goes the way it came; and of what is stopped only the pointer goes
+            let came = service.store.event(open.event)?.map(|event| event.how).unwrap_or_default();
+            let pointer_only = service.store.stopped()?.is_some();
+            let how = How { cold: came.cold, unasked: true, pointer_only, ..How::default() };
+            ask(service, writer, Request::Rollback, good, how)?;
             Ok(Some(Duration::ZERO))
         }
         // it was there when the request was accepted
@@ -119,9 +122,12 @@ fn unconfirmed(service: &Service, writer: &Writer) -> Result<Option<Duration>, M
     }
 }
 
-/// Whether `current` has workers and not a single process of them is there.
+/// Whether `current` has workers, not a single process of them is there, and nobody has stopped them.
 fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
     let Some(current) = service.store.current()? else { return Ok(false) };
+    if service.store.stopped()?.is_some() {
+        return Ok(false);
+    }
     let manifest = service.store.manifest(current)?;
     let (launchable, note) = launchable(service, current, &manifest)?;
     if let Some(note) = note {
@@ -132,9 +138,9 @@ fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
 }
 
 /// Asks for something about what is in force, on the manager's own account.
-fn request(service: &Service, writer: &Writer, request: Request) -> Result<(), ManagerError> {
+fn request(service: &Service, writer: &Writer, request: Request, how: How) -> Result<(), ManagerError> {
     match service.store.current()? {
-        Some(target) => ask(service, writer, request, target, How::default()),
+        Some(target) => ask(service, writer, request, target, how),
         None => Ok(()),
     }
 }

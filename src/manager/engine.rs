@@ -21,7 +21,7 @@ use super::objection::objection;
 use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
 use super::run::{Run, can_be_preempted};
 use super::wake::{Wake, watch_events, watch_signals};
-use super::{ManagerError, Service, clock, confirmation};
+use super::{ManagerError, Service, clock, confirmation, standstill};
 
 /// Hears of each step of an event as it ends.
 pub type Progress<'a> = dyn FnMut(u64, &StepReport) + 'a;
@@ -60,7 +60,12 @@ impl Engine<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            match pending[1..].iter().find(|later| marks.is_empty() && supersedes(later, event)) {
+            // who asks for a start of what is stopped wants no more and no less
+            let holds = event.request == Request::Start && !matches!(self.service.store.stopped(), Ok(None));
+            let later = |later: &&Event| {
+                marks.is_empty() && supersedes(later, event) && (!holds || later.request == Request::Stop)
+            };
+            match pending[1..].iter().find(later) {
                 Some(later) => self.supersede(event, later)?,
                 None => self.run(event, &marks, progress)?,
             }
@@ -97,6 +102,9 @@ impl Engine<'_> {
         {
             tracing::warn!("{}", chain(&error));
         }
+        if event.request == Request::Stop {
+            return standstill::stop(self, event, progress);
+        }
         let workers = super::status::workers(self.service);
         let alive = workers.as_ref().is_some_and(|workers| {
             let of_target = |worker: &&WorkerReport| worker.accepted && worker.generation == event.target;
@@ -122,6 +130,19 @@ impl Engine<'_> {
             if let Some(why) = objection {
                 return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
             }
+            let stopped = !matches!(self.service.store.stopped(), Ok(None));
+            let no_start = match &workers {
+                Some(workers) => standstill::runs_otherwise(event, stopped, workers),
+                // it would fail on every generation: that is no reason to leave the one in force
+                None if event.request == Request::Start && !self.is_bare(event, None) => Some(
+                    "no supervisor answers, and none could be started; `pointsman manager` says why"
+                        .to_owned(),
+                ),
+                None => None,
+            };
+            if let Some(why) = no_start {
+                return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
+            }
         }
         if !marks.is_empty()
             && let Err(error) = oneshot::sweep(&self.service.place.run)
@@ -132,6 +153,9 @@ impl Engine<'_> {
             self.writer.settle(event.number)?;
         }
         self.writer.mark(event.number, &Mark::Begun { boot: boot.clone() })?;
+        if event.request == Request::Start {
+            self.writer.unstop()?;
+        }
         let wish = Wish {
             request: event.request,
             target: event.target,
@@ -147,6 +171,15 @@ impl Engine<'_> {
         let workers = workers.unwrap_or_default();
         let (prepared, recovery) = match (prepare(self.service, &wish, &workers), recovery) {
             (Ok(prepared), recovery) => (prepared, recovery),
+            // whatever is the matter with what is in force, the last good one may be sound
+            (Err(error), Recovery::Run) if event.request == Request::Start => {
+                let why = chain(&error);
+                let back = Wish { takes: Takes::Back, ..wish };
+                match prepare(self.service, &back, &workers) {
+                    Ok(prepared) => (prepared, Recovery::Undo { from, stage: Stage::Preflight, why }),
+                    Err(error) => return self.give_up(event, from, Stage::Preflight, &why, &error),
+                }
+            }
             // nothing can be planned, so nothing has been done
             (Err(error), Recovery::Run | Recovery::Fail { .. }) => {
                 let why = chain(&error);
@@ -279,7 +312,7 @@ impl Engine<'_> {
     }
 
     /// Ends an event for which nothing was done.
-    fn conclude(
+    pub(super) fn conclude(
         &self,
         event: &Event,
         verdict: Verdict,
@@ -337,7 +370,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn write(&self, outcome: &Outcome) -> Result<(), ManagerError> {
+    pub(super) fn write(&self, outcome: &Outcome) -> Result<(), ManagerError> {
         match self.writer.conclude(outcome) {
             Ok(()) => {}
             // the verdict stands; the next writer completes the history
@@ -350,12 +383,15 @@ impl Engine<'_> {
 }
 
 /// Whether `later`, still waiting, makes `event` pointless: the latest wins, but a rollback is never
-/// superseded by an activate.
+/// superseded by an activate, and a stop by nothing.
 fn supersedes(later: &Event, event: &Event) -> bool {
     match (later.request, event.request) {
-        (Request::Rollback, Request::Confirm) => false,
-        (Request::Rollback, _) | (Request::Activate, Request::Activate | Request::Start) => true,
+        (Request::Rollback, Request::Confirm) | (_, Request::Stop) => false,
+        (Request::Rollback, _)
+        | (Request::Activate, Request::Activate | Request::Start)
+        | (Request::Stop, Request::Activate | Request::Restart | Request::Start) => true,
         (Request::Activate, Request::Rollback | Request::Restart | Request::Confirm)
+        | (Request::Stop, Request::Rollback | Request::Confirm)
         | (Request::Start | Request::Restart | Request::Confirm, _) => false,
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn check(
     let refuses = !plan.finishes
         && match plan.request {
             Request::Activate | Request::Restart => true,
-            Request::Rollback | Request::Start | Request::Confirm => false,
+            Request::Rollback | Request::Start | Request::Confirm | Request::Stop => false,
         };
     let mut doubts = Vec::new();
     let found = disks(service, prepared)?.into_iter().chain([memory(prepared, supervisor, workers)]);

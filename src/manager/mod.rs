@@ -23,6 +23,7 @@ mod outside;
 mod request;
 mod run;
 mod service;
+mod standstill;
 mod status;
 mod wake;
 
@@ -35,4 +36,5 @@ pub use gc::{collect, collect_after, purge};
 pub use outside::chain;
 pub use request::{Draft, Submitted, leave, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, PipelineSource, Place, Service};
+pub use standstill::stop_target;
 pub use status::{ActivationReport, ManagerReport, StatusReport, report as status};

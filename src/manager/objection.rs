@@ -1,5 +1,5 @@
-//! What speaks against a request before anything of it is done: a freeze, a rejection, another generation in
-//! force than expected.
+//! What speaks against a request before anything of it is done: a freeze, a stop, a rejection, another
+//! generation in force than expected.
 
 use crate::model::{GenerationId, How, Request};
 
@@ -29,9 +29,21 @@ pub(super) fn objection(
         let why = "nothing is known good that it could go back to; activate it without --confirm-within";
         return Ok(Some(why.to_owned()));
     }
+    if let Some(veto) = service.store.stopped()? {
+        let passes = match request {
+            Request::Start => !how.unasked,
+            Request::Stop | Request::Confirm => true,
+            Request::Activate | Request::Rollback | Request::Restart => how.pointer_only,
+        };
+        if !passes {
+            return Ok(Some(format!(
+                "the service is stopped, {veto}; `pointsman start` brings it up, and `--pointer-only` moves the pointer alone"
+            )));
+        }
+    }
     match request {
         // what goes back, brings the service up or lets it stay is never in anybody's way
-        Request::Rollback | Request::Start | Request::Confirm => return Ok(None),
+        Request::Rollback | Request::Start | Request::Confirm | Request::Stop => return Ok(None),
         Request::Restart if in_force != Some(target) => {
             return Ok(Some(format!("{} is not in force any more; ask again", target.short())));
         }

@@ -15,7 +15,7 @@ use crate::supervise::{Launch, News};
 
 use super::canary;
 use super::facts::{Prepared, program_path};
-use super::{ManagerError, Service, clock, headroom};
+use super::{ManagerError, Service, clock, headroom, standstill};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -391,14 +391,7 @@ impl Outside<'_> {
     }
 
     fn client(&self) -> Result<Client, Unreachable> {
-        let place = &self.service.place;
-        match Client::connect(&place.run) {
-            Err(_) if self.starts_supervisor => {
-                client::start_detached(&place.program, &place.run)?;
-                Client::connect(&place.run)
-            }
-            answer => answer,
-        }
+        standstill::supervisor(&self.service.place, self.starts_supervisor)
     }
 }
 

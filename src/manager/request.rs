@@ -11,7 +11,7 @@ use crate::supervise::client::Client;
 
 use super::engine::{Engine, Progress};
 use super::wake::{Wake, Woken};
-use super::{ManagerError, Service, clock};
+use super::{ManagerError, Service, clock, standstill};
 
 /// A request before it is an event.
 #[derive(Clone, Debug)]
@@ -53,6 +53,9 @@ pub fn submit(
     progress: &mut Progress<'_>,
 ) -> Result<Submitted, ManagerError> {
     let writer = service.store.writer(&service.boot)?;
+    if draft.request == Request::Stop {
+        return stop(service, &writer, draft, progress);
+    }
     let manifest = sound(service, draft.target)?;
     let engine = writer.engine_lock(false)?;
     if draft.how.confirm_within_ms.is_some() && engine.is_some() {
@@ -63,11 +66,41 @@ pub fn submit(
         let pipeline = service.pipeline(draft.target, &manifest).ok().and_then(|chosen| chosen.pipeline);
         let needs = pipeline.is_some_and(|pipeline| !pipeline.workers.is_empty());
         if needs {
-            Client::connect(&service.place.run).map_err(ManagerError::NoSupervisor)?;
+            let missing = match draft.request {
+                Request::Start => ManagerError::Unsupervised,
+                _ => ManagerError::NoSupervisor,
+            };
+            Client::connect(&service.place.run).map_err(missing)?;
         }
     }
     drop(engine);
-    let event = accept(service, &writer, draft)?;
+    see_through(service, &writer, draft, progress)
+}
+
+/// A stop is not refused for what is wrong with the store or the host file: it needs neither.
+fn stop(
+    service: &Service,
+    writer: &Writer,
+    draft: &Draft,
+    progress: &mut Progress<'_>,
+) -> Result<Submitted, ManagerError> {
+    if writer.engine_lock(false)?.is_some()
+        && let Err(absent) = Client::connect(&service.place.run)
+        && standstill::is_recorded(service)
+    {
+        return Err(ManagerError::Unsupervised(absent));
+    }
+    see_through(service, writer, draft, progress)
+}
+
+/// Makes `draft` an event and waits for its verdict, or finds it.
+fn see_through(
+    service: &Service,
+    writer: &Writer,
+    draft: &Draft,
+    progress: &mut Progress<'_>,
+) -> Result<Submitted, ManagerError> {
+    let event = accept(service, writer, draft)?;
     let collects = Cell::default();
     let mut told = 0;
     let mut wake = Wake::on_signals()?;
@@ -80,7 +113,7 @@ pub fn submit(
             let accepted = Some(event.number);
             let engine = Engine {
                 service,
-                writer: &writer,
+                writer,
                 wake: &wake,
                 starts_supervisor: false,
                 accepted,

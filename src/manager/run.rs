@@ -19,18 +19,18 @@ pub(super) struct Run<'e, 'a> {
     progress: &'e mut Progress<'e>,
     steps: Vec<StepReport>,
     deadline: Option<(Waiting, Instant)>,
-    /// whether a rollback has taken its place
+    /// whether a rollback or a stop has taken its place
     preempted: bool,
     /// when the running step began
     begun: Instant,
 }
 
-/// Whether a rollback takes the place of what was begun. Another rollback or a cold start is not stopped
+/// Whether a rollback or a stop takes the place of what was begun. Another rollback or a cold start is not stopped
 /// half-way.
 pub(super) fn can_be_preempted(request: Request) -> bool {
     match request {
         Request::Activate | Request::Restart => true,
-        Request::Rollback | Request::Start | Request::Confirm => false,
+        Request::Rollback | Request::Start | Request::Confirm | Request::Stop => false,
     }
 }
 
@@ -87,7 +87,8 @@ impl<'e, 'a> Run<'e, 'a> {
         }
     }
 
-    /// A rollback that was asked for meanwhile takes the place of this activation: what it leaves is rejected.
+    /// A rollback that was asked for meanwhile takes the place of this activation: what it leaves is rejected. So
+    /// does a stop, which says nothing of it.
     fn preempted(&mut self) -> Option<Observation> {
         if self.preempted || !can_be_preempted(self.event.request) {
             return None;
@@ -96,13 +97,17 @@ impl<'e, 'a> Run<'e, 'a> {
             tracing::warn!("cannot look for a rollback: {}", chain(&error));
             Vec::new()
         });
-        let later = |event: &&Event| event.number > self.event.number && event.request == Request::Rollback;
-        let rollback = pending.iter().find(later)?;
+        let takes_over = |request| matches!(request, Request::Rollback | Request::Stop);
+        let later = |event: &&Event| event.number > self.event.number && takes_over(event.request);
+        let later = pending.iter().find(later)?;
         self.preempted = true;
-        if rollback.target != self.event.target {
-            self.reject(self.event.target, rollback);
+        if later.request == Request::Stop {
+            return Some(Observation::Preempted(format!("stop {} took its place", later.number)));
         }
-        Some(Observation::Preempted(format!("rollback {} took its place", rollback.number)))
+        if later.target != self.event.target {
+            self.reject(self.event.target, later);
+        }
+        Some(Observation::Preempted(format!("rollback {} took its place", later.number)))
     }
 
     fn in_probation(&self, activation: &Activation) -> bool {
@@ -174,7 +179,7 @@ impl<'e, 'a> Run<'e, 'a> {
         match (event.request, from) {
             (Request::Rollback, Some(from)) if from != event.target => self.reject(from, event),
             (Request::Rollback | Request::Activate, _) => {}
-            (Request::Start | Request::Restart | Request::Confirm, _) => return,
+            (Request::Start | Request::Restart | Request::Confirm | Request::Stop, _) => return,
         }
         if let Err(error) = self.engine.writer.pardon(event.target) {
             tracing::warn!("event {}: {}", event.number, chain(&error));

@@ -124,6 +124,11 @@ pub enum ManagerError {
          run `pointsman manager`, or `--pointer-only` to move nothing but the pointer"
     )]
     NoSupervisor(#[source] Unreachable),
+    /// the same, of what has no step without workers
+    #[error(
+        "the workers of this service need a supervisor, and none answers; run `pointsman manager`, and ask again"
+    )]
+    Unsupervised(#[source] Unreachable),
     /// the caller was asked to end while another engine works on its event
     #[error("asked to end; event {event} goes on, `pointsman history` shows its verdict")]
     NotWaited {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
-use crate::model::{GenerationId, PushRecord, Slot, Stage, Verdict, Veto};
+use crate::model::{GenerationId, PushRecord, Request, Slot, Stage, Verdict, Veto};
 use crate::supervise::client::Client;
 use crate::supervise::{WorkerReport, process_start};
 
@@ -25,6 +25,8 @@ pub struct StatusReport {
     pub last_good: Option<GenerationId>,
     /// since when, by whom and why nothing may be activated
     pub frozen: Option<Veto>,
+    /// since when, by whom and why nothing may be started
+    pub stopped: Option<Veto>,
     /// what is in force unconfirmed
     pub unconfirmed: Option<Unconfirmed>,
     /// the manager, where one runs
@@ -68,6 +70,8 @@ pub struct ManagerReport {
 pub struct ActivationReport {
     /// its event
     pub event: u64,
+    /// what is asked
+    pub request: Request,
     /// the generation asked for
     pub target: GenerationId,
     /// the last stage that was reported
@@ -105,7 +109,12 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
                 crate::model::Mark::Note(note) => Some(note.stage),
                 _ => None,
             });
-            Some(ActivationReport { event: event.number, target: event.target, stage })
+            Some(ActivationReport {
+                event: event.number,
+                request: event.request,
+                target: event.target,
+                stage,
+            })
         }
     };
     // what was decided elsewhere says nothing of this service
@@ -126,6 +135,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         push,
         last_good,
         frozen: store.frozen()?,
+        stopped: store.stopped()?,
         unconfirmed: confirmation::open(store)?.map(|open| Unconfirmed {
             event: open.event,
             tried: open.tried,
@@ -185,6 +195,12 @@ fn advice(report: &StatusReport) -> Vec<String> {
                 let left = open.left_ms / 1000;
                 format!("event {} goes back in {left}s: `pointsman confirm` lets it stay", open.event)
             }
+        });
+    }
+    if let Some(veto) = &report.stopped {
+        advice.push(match report.workers.is_empty() || report.activation.is_some() {
+            true => format!("stopped {veto}; `pointsman start` brings it up"),
+            false => format!("stopped {veto}, but not everything has ended: `pointsman stop` asks again"),
         });
     }
     if let Some(veto) = &report.frozen {

@@ -61,6 +61,8 @@ pub enum Request {
     Restart,
     /// what is in force unconfirmed is good
     Confirm,
+    /// end every worker; nobody starts one before somebody asks for a start
+    Stop,
 }
 
 /// An activation event: what somebody asked for. Durable before the asker hears "accepted", and
@@ -96,6 +98,12 @@ pub struct How {
     /// what only a cold restart may change may change
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cold: bool,
+    /// nobody asked: the manager does it by itself, and what a person has said stands in its way
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unasked: bool,
+    /// of a stop: why, in the words of whoever asks
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// only while this generation is in force
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_current: Option<GenerationId>,

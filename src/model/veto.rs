@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Actor;
 
-/// A word against activations: of the whole service (it is frozen), or of one generation (it was rolled back
-/// from).
+/// A word against activations: of the whole service (it is frozen, or stopped), or of one generation (it was
+/// rolled back from).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Veto {
     /// when, UTC
@@ -15,7 +15,7 @@ pub struct Veto {
     /// why, in their words
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// the rollback that it came with
+    /// the rollback or stop that it came with
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<u64>,
 }

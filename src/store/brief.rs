@@ -25,7 +25,7 @@ pub(super) struct Decided {
 impl Decided {
     /// Whether it has proven its target good on this machine.
     pub(super) fn is_good(&self) -> bool {
-        self.verdict == Some(Verdict::Good)
+        self.verdict == Some(Verdict::Good) && self.request != Request::Stop
     }
 }
 
@@ -108,8 +108,8 @@ impl Store {
                 Some(Verdict::Unconfirmed) => {
                     waits = Some(Unconfirmed { event: number, target: decided.target, tried: false });
                 }
-                // what was restarted is in force as it was
-                Some(Verdict::Good) if decided.request == Request::Restart => {}
+                // what was restarted or stopped is in force as it was
+                Some(Verdict::Good) if matches!(decided.request, Request::Restart | Request::Stop) => {}
                 Some(Verdict::Good | Verdict::PointerOnly) => waits = None,
                 Some(
                     Verdict::Unchanged

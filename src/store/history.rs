@@ -52,7 +52,8 @@ pub struct Elsewhere {
 impl HistoryEntry {
     /// Whether it has proven its target good on this machine.
     pub(super) fn proves_good(&self) -> bool {
-        self.imported.is_none() && self.end.as_ref().is_some_and(|end| end.verdict == Verdict::Good)
+        let good = self.end.as_ref().is_some_and(|end| end.verdict == Verdict::Good);
+        self.imported.is_none() && good && self.request != Request::Stop
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn stack(decided: impl IntoIterator<Item = Decided>) -> Vec<Generatio
                 }
             }
             // says something of its workers, nothing of the generation
-            Request::Restart => {}
+            Request::Restart | Request::Stop => {}
             Request::Rollback => match stack.iter().rposition(|id| *id == target) {
                 Some(at) => stack.truncate(at + 1),
                 None => {

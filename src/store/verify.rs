@@ -73,6 +73,7 @@ impl Store {
             errors.extend(self.outcome(number).err());
         }
         errors.extend(self.frozen().err());
+        errors.extend(self.stopped().err());
         for id in self.rejected_ids()? {
             errors.extend(self.rejected(id).err());
         }

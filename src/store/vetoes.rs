@@ -1,4 +1,5 @@
-//! What must not be activated: the whole service while it is frozen, and what was rolled back from.
+//! What must not be done: activating anything while the service is frozen, activating what was rolled back from,
+//! starting anything while the service is stopped.
 
 use std::collections::HashSet;
 
@@ -8,6 +9,7 @@ use crate::fsx;
 use crate::model::{GenerationId, Veto};
 
 const FROZEN: &str = "frozen";
+const STOPPED: &str = "stopped";
 const LARGEST: u64 = 64 << 10;
 
 impl Store {
@@ -19,6 +21,11 @@ impl Store {
     /// Who rolled back from generation `id`, and when; `None`: nobody.
     pub fn rejected(&self, id: GenerationId) -> Result<Option<Veto>, StoreError> {
         self.veto(&format!("rejected/{id}"))
+    }
+
+    /// Since when, by whom and why nothing may be started; `None`: everything may.
+    pub fn stopped(&self) -> Result<Option<Veto>, StoreError> {
+        self.veto(STOPPED)
     }
 
     /// Every generation that somebody rolled back from, without a look at who and when.
@@ -43,8 +50,28 @@ impl Writer {
 
     /// Takes the freeze away; `false` where there was none. Durable after `Ok`.
     pub fn thaw(&self) -> Result<bool, StoreError> {
-        let io = StoreError::io("thaw");
-        if fsx::optional(self.root.remove_file(FROZEN)).map_err(&io)?.is_none() {
+        self.take_away(FROZEN, "thaw")
+    }
+
+    /// Says that nothing may be started; the first stop counts. Durable after `Ok`, also where the disk is full and
+    /// space was set aside.
+    pub fn stop(&self, veto: &Veto) -> Result<(), StoreError> {
+        let io = StoreError::io("stop");
+        if self.root.exists(STOPPED).map_err(&io)? {
+            return self.root.sync().map_err(io);
+        }
+        let write = || self.root.replace_file(STOPPED, &json(veto), 0o644);
+        self.with_reserve(write).map_err(io)
+    }
+
+    /// Takes that away, whatever it says; `false` where it was not there. Durable after `Ok`.
+    pub fn unstop(&self) -> Result<bool, StoreError> {
+        self.take_away(STOPPED, "take the stop away")
+    }
+
+    fn take_away(&self, name: &str, doing: &'static str) -> Result<bool, StoreError> {
+        let io = StoreError::io(doing);
+        if fsx::optional(self.root.remove_file(name)).map_err(&io)?.is_none() {
             return Ok(false);
         }
         self.root.sync().map(|()| true).map_err(io)

@@ -148,6 +148,9 @@ pub struct WorkerReport {
     pub exits: u64,
     /// its last words: how the last process of the slot ended, or its `STATUS=`
     pub note: String,
+    /// how long it may take to end when it is asked to, in milliseconds
+    #[serde(default)]
+    pub grace_ms: u64,
     /// why it is not well although it is ready: what it answered when it was asked last
     #[serde(default)]
     pub unwell: Option<String>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::model::Listen;
 use crate::supervise::sockets;
-use crate::supervise::wire::{WorkerReport, WorkerState};
+use crate::supervise::wire::{WorkerReport, WorkerSpec, WorkerState};
 
 use super::{Role, Table};
 
@@ -59,6 +59,7 @@ impl Table {
                     accepted: worker.role == Role::Accepted,
                     exits: place.map_or(0, |place| place.exits),
                     note: note.clone(),
+                    grace_ms: grace_ms(&worker.spec),
                     unwell: match worker.unsure {
                         true => Some("it was told of another generation, and has not taken it".to_owned()),
                         false => worker.unwell.clone(),
@@ -84,6 +85,7 @@ impl Table {
                     accepted: true,
                     exits: place.exits,
                     note: place.note.clone(),
+                    grace_ms: grace_ms(&accepted.spec),
                     unwell: None,
                 },
             ));
@@ -91,4 +93,8 @@ impl Table {
         all.sort_by(|(a, x), (b, y)| (&x.slot, a).cmp(&(&y.slot, b)));
         all.into_iter().map(|(_, report)| report).collect()
     }
+}
+
+fn grace_ms(spec: &WorkerSpec) -> u64 {
+    u64::try_from(spec.grace_shutdown_time.as_millis()).unwrap_or(u64::MAX)
 }

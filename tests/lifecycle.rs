@@ -1,0 +1,287 @@
+//! Stopped and started, cold, after a crash and from a backup: rules A9, A10, A22 and A31 to A36 of
+//! `spec/activation.md`. The built program, small workers.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests stand outside of the rooms"
+)]
+
+mod common;
+
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use common::{PATIENCE, Sandbox, process, signal_to};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Two workers that do nothing; `more` are further lines of the pipeline, `worker` of the worker.
+fn pipeline(more: &str, worker: &str) -> String {
+    format!(
+        "version: 1\nprobation: 0s\n{more}\nworkers:\n  web:\n    instances: 2\n    command: sleep 600\n    \
+         ready: {{after: 1ms}}\n    grace_shutdown_time: 5s\n    {worker}\n"
+    )
+}
+
+/// Pushes a generation that is told from others by its file `name`.
+fn push(sandbox: &Sandbox, name: &str, pipeline: &str) -> String {
+    sandbox.write(&format!("{name}/name"), name);
+    sandbox.write(&format!("{name}/pointsman.yaml"), pipeline);
+    sandbox.run(&["push", name], 0)
+}
+
+/// A sandbox with a manager, and two workers of its first generation.
+fn serving() -> (Sandbox, String) {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", &pipeline("", ""));
+    sandbox.run(&["activate", &one], 0);
+    assert_eq!(sandbox.workers().len(), 2);
+    (sandbox, one)
+}
+
+/// As after a reboot: no process is left, and the run directory is of another boot.
+fn rebooted(sandbox: &Sandbox) {
+    assert_eq!(sandbox.processes(), Vec::<u32>::new());
+    std::fs::write(sandbox.path("store/run/boot"), "another\n").unwrap();
+    let record = sandbox.path("store/run/supervisor.json");
+    let mut saved: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    saved["boot"] = "another".into();
+    std::fs::write(record, saved.to_string()).unwrap();
+}
+
+fn background(sandbox: &Sandbox, args: &[&str]) -> Child {
+    let mut command = sandbox.command(&[&["--json"], args].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn end(child: Child, code: i32) -> Value {
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn until(what: &str, state: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !state() {
+        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn verdict(outcome: &Value) -> (&str, &str) {
+    (outcome["verdict"].as_str().unwrap(), outcome["stage"].as_str().unwrap())
+}
+
+/// The advice of `status` that has `what` in it.
+fn advises(sandbox: &Sandbox, what: &str) -> String {
+    let status = sandbox.status();
+    let all = status["advice"].as_array().unwrap().clone();
+    let found = all.iter().find(|advice| advice.as_str().unwrap().contains(what));
+    found.unwrap_or_else(|| panic!("{what} is not advised: {status:#}")).as_str().unwrap().to_owned()
+}
+
+fn events(sandbox: &Sandbox) -> Vec<Value> {
+    let mut events = sandbox.json(&["history"], 0)["events"].as_array().unwrap().clone();
+    events.reverse();
+    events
+}
+
+/// Every event has exactly one verdict; gives the last one's number.
+fn all_decided(sandbox: &Sandbox) -> u64 {
+    let events = events(sandbox);
+    assert!(events.iter().all(|event| !event["end"].is_null()), "{events:#?}");
+    events.last().unwrap()["number"].as_u64().unwrap()
+}
+
+#[test]
+fn a31_what_is_stopped_stays_so_until_start() {
+    let (mut sandbox, one) = serving();
+    let before = sandbox.workers();
+    let stop = sandbox.json(&["stop", "--why", "the disk is replaced"], 0);
+    assert_eq!((verdict(&stop), &stop["request"]), (("good", "workers"), &"stop".into()), "{stop:#}");
+    assert_eq!((&stop["changed"], &stop["serving"]), (&false.into(), &one.as_str().into()), "{stop:#}");
+    assert!(stop["reason"].as_str().unwrap().contains("2 workers have ended"), "{stop:#}");
+    assert!(before.values().all(|process| !process.is_alive()), "they are gone before the verdict");
+    let status = sandbox.status();
+    assert_eq!(status["stopped"]["why"], "the disk is replaced", "{status:#}");
+    assert_eq!(status["stopped"]["event"], stop["event"]);
+    assert_eq!(status["workers"], serde_json::json!([]));
+    let advice = advises(&sandbox, "stopped");
+    assert!(advice.contains("by uid 0") && advice.contains("the disk is replaced"), "{advice}");
+    assert!(advice.ends_with("`pointsman start` brings it up"), "{advice}");
+    assert_eq!(verdict(&sandbox.json(&["stop"], 0)), ("unchanged", "preflight"));
+    assert_eq!(sandbox.status()["stopped"]["why"], "the disk is replaced", "the first stop counts");
+
+    // a new manager, and all processes gone, as after a reboot: nothing is started
+    sandbox.kill_everything();
+    sandbox.start_manager();
+    let last = all_decided(&sandbox);
+    assert_eq!(sandbox.status()["workers"], serde_json::json!([]));
+    assert_eq!(sandbox.status()["stopped"]["event"], stop["event"]);
+
+    let start = sandbox.json(&["start"], 0);
+    assert_eq!((verdict(&start).0, start["event"].as_u64()), ("good", Some(last + 1)), "{start:#}");
+    assert_eq!(sandbox.workers().len(), 2);
+    assert_eq!(sandbox.status()["stopped"], Value::Null);
+    let serving = sandbox.workers();
+    assert_eq!(verdict(&sandbox.json(&["start"], 0)), ("unchanged", "preflight"));
+    assert_eq!(sandbox.workers(), serving, "a start of what runs touches nothing");
+    let requests: Vec<_> = events(&sandbox).iter().map(|event| event["request"].clone()).collect();
+    assert_eq!(requests, ["activate", "stop", "stop", "start", "start"]);
+}
+
+#[test]
+fn a31_stop_drains_and_closes_the_sockets() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let port = common::nginx::port();
+    let worker = "listen: {web: \"tcp://127.0.0.1:PORT\"}".replace("PORT", &port.to_string());
+    // it finishes what it does before it goes
+    let finishing = "command: [sh, -c, 'trap \"sleep 0.2; echo done >> DONE; exit 0\" TERM; while :; do sleep 0.05; done']"
+        .replace("DONE", &sandbox.path("done").display().to_string());
+    let text = pipeline("", &worker).replace("command: sleep 600", &finishing);
+    let one = push(&sandbox, "one", &text);
+    sandbox.run(&["activate", &one], 0);
+    let address = common::nginx::address(port);
+    std::net::TcpStream::connect(address).unwrap();
+    sandbox.run(&["stop"], 0);
+    assert_eq!(std::fs::read_to_string(sandbox.path("done")).unwrap(), "done\ndone\n", "both could finish");
+    until("the socket is closed", || std::net::TcpStream::connect(address).is_err());
+    sandbox.run(&["start"], 0);
+    std::net::TcpStream::connect(address).unwrap();
+}
+
+#[test]
+fn a33_nothing_starts_workers_behind_a_stop() {
+    let (sandbox, one) = serving();
+    let two = push(&sandbox, "two", &pipeline("", ""));
+    sandbox.run(&["activate", &two], 0);
+    sandbox.run(&["stop", "--why", "moving"], 0);
+    for args in [&["activate", &*one, "--force"] as &[&str], &["rollback"], &["restart"], &["activate", "@"]]
+    {
+        let refused = sandbox.json(args, 7);
+        assert_eq!(verdict(&refused), ("refused", "preflight"), "{args:?}: {refused:#}");
+        let reason = refused["reason"].as_str().unwrap();
+        assert!(reason.contains("moving") && reason.contains("`pointsman start`"), "{reason}");
+    }
+    assert!(sandbox.error(&["activate", &one, "--dry-run"], 7).contains("is stopped"));
+    sandbox.write("three/name", "three");
+    sandbox.write("three/pointsman.yaml", &pipeline("", ""));
+    assert_eq!(verdict(&sandbox.json(&["deploy", "three"], 7)).0, "refused");
+    assert_eq!(sandbox.current(), Some(two));
+    // the pointer alone may move; start proves what it names
+    assert_eq!(verdict(&sandbox.json(&["rollback", "--pointer-only"], 0)).0, "pointer-only");
+    assert_eq!((sandbox.current(), sandbox.workers().len()), (Some(one.clone()), 0));
+    let start = sandbox.json(&["start"], 0);
+    assert_eq!((verdict(&start).0, &start["serving"]), ("good", &one.as_str().into()), "{start:#}");
+    assert!(sandbox.status()["workers"].as_array().unwrap().iter().all(|w| w["generation"] == one.as_str()));
+    all_decided(&sandbox);
+}
+
+#[test]
+fn a32_start_of_what_runs_otherwise_is_left_to_activate() {
+    let (sandbox, _) = serving();
+    let two = push(&sandbox, "two", &pipeline("", ""));
+    sandbox.run(&["activate", &two, "--pointer-only"], 0);
+    let before = sandbox.workers();
+    let refused = sandbox.json(&["start"], 7);
+    assert!(refused["reason"].as_str().unwrap().contains("`pointsman activate @`"), "{refused:#}");
+    assert_eq!(sandbox.workers(), before);
+}
+
+#[test]
+fn a31_stop_takes_the_place_of_an_activation() {
+    let (sandbox, one) = serving();
+    let begun = sandbox.path("begun");
+    let check = format!("check: [sh, -c, 'echo > {}; sleep 600']", begun.display());
+    let two = push(&sandbox, "two", &pipeline(&check, ""));
+    let activating = background(&sandbox, &["activate", &two]);
+    until("the check", || begun.exists());
+    let stop = sandbox.json(&["stop"], 0);
+    assert_eq!(verdict(&stop).0, "good", "{stop:#}");
+    let superseded = end(activating, 5);
+    assert_eq!(verdict(&superseded), ("superseded", "canary"), "{superseded:#}");
+    assert!(superseded["reason"].as_str().unwrap().contains("stop 3"), "{superseded:#}");
+    assert_eq!(sandbox.current(), Some(one.clone()));
+    let list = sandbox.json(&["list"], 0);
+    let two = list["generations"].as_array().unwrap().iter().find(|g| g["id"] == two.as_str()).unwrap();
+    assert_eq!(two["rejected"], false, "a stop says nothing of it");
+    assert_eq!(sandbox.json(&["start"], 0)["serving"], one.as_str());
+}
+
+#[test]
+fn a31_a_stop_whose_engine_is_killed_goes_on() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    // they do not go before they are let go
+    let text = pipeline("", "stop_signal: WINCH").replace("5s", "60s");
+    let one = push(&sandbox, "one", &text);
+    sandbox.run(&["activate", &one], 0);
+    let stopping = background(&sandbox, &["stop"]);
+    sandbox.wait("they drain", |status| {
+        status["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "draining")
+    });
+    sandbox.end_manager(Signal::KILL);
+    // the caller goes on where the manager left off
+    let draining: Vec<u32> = sandbox.status()["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|worker| u32::try_from(worker["pid"].as_u64().unwrap()).unwrap())
+        .collect();
+    assert_eq!(draining.len(), 2);
+    draining.iter().for_each(|pid| signal_to(*pid, Signal::KILL));
+    assert_eq!(verdict(&end(stopping, 0)).0, "good");
+    assert!(draining.iter().all(|pid| process(*pid).is_none()));
+    all_decided(&sandbox);
+}
+
+#[test]
+fn a32_without_a_manager_a_supervisor_is_enough_and_without_both_it_says_so() {
+    let (mut sandbox, _) = serving();
+    sandbox.end_manager(Signal::TERM);
+    assert_eq!(verdict(&sandbox.json(&["stop"], 0)).0, "good");
+    assert_eq!(verdict(&sandbox.json(&["start"], 0)).0, "good");
+    assert_eq!(sandbox.workers().len(), 2);
+    let count = all_decided(&sandbox);
+    let supervisor = u32::try_from(sandbox.status()["supervisor"].as_u64().unwrap()).unwrap();
+    signal_to(supervisor, Signal::KILL);
+    until("it is gone", || sandbox.status()["supervisor"].is_null());
+    for args in [&["stop"] as &[&str], &["start"]] {
+        let error = sandbox.error(args, 5);
+        assert!(error.contains("`pointsman manager`"), "{error}");
+    }
+    assert_eq!(all_decided(&sandbox), count, "nothing was accepted");
+    // what the next supervisor would start again has to be taken off its list
+    sandbox.kill_everything();
+    assert!(sandbox.error(&["stop"], 5).contains("`pointsman manager`"));
+    rebooted(&sandbox);
+    // now nothing is there that would have to be asked
+    assert_eq!(verdict(&sandbox.json(&["stop"], 0)).0, "good");
+    assert!(sandbox.error(&["start"], 5).contains("`pointsman manager`"));
+    sandbox.start_manager();
+    assert_eq!(verdict(&sandbox.json(&["start"], 0)).0, "good");
+}
+
+#[test]
+fn a32_a_start_that_fails_tries_the_last_good_then_is_stuck() {
+    let (sandbox, one) = serving();
+    let two = push(
+        &sandbox,
+        "two",
+        &pipeline("", "").replace("sleep 600", "sleep no").replace("{after: 1ms}", "notify"),
+    );
+    sandbox.run(&["stop"], 0);
+    sandbox.run(&["activate", &two, "--pointer-only"], 0);
+    let start = sandbox.json(&["start"], 1);
+    assert_eq!(
+        (verdict(&start), &start["serving"]),
+        (("reverted", "workers"), &one.as_str().into()),
+        "{start:#}"
+    );
+    assert_eq!(sandbox.workers().len(), 2);
+    assert_eq!(sandbox.status()["stopped"], Value::Null, "who asks for a start wants it to run");
+}
