@@ -138,17 +138,15 @@ fn a31_stop_drains_and_closes_the_sockets() {
     let mut sandbox = Sandbox::new();
     sandbox.start_manager();
     let port = common::nginx::port();
-    let worker = "listen: {web: \"tcp://127.0.0.1:PORT\"}".replace("PORT", &port.to_string());
-    // it finishes what it does before it goes
-    let finishing = "command: [sh, -c, 'trap \"sleep 0.2; echo done >> DONE; exit 0\" TERM; while :; do sleep 0.05; done']"
-        .replace("DONE", &sandbox.path("done").display().to_string());
-    let text = pipeline("", &worker).replace("command: sleep 600", &finishing);
+    // they finish what they do before they go
+    let listen = format!("grace_shutdown_time: 5s\n    listen: {{web: \"tcp://127.0.0.1:{port}\"}}");
+    let text = noting(&sandbox, "one").replace("grace_shutdown_time: 5s", &listen);
     let one = push(&sandbox, "one", &text);
     sandbox.run(&["activate", &one], 0);
     let address = common::nginx::address(port);
     std::net::TcpStream::connect(address).unwrap();
     sandbox.run(&["stop"], 0);
-    assert_eq!(std::fs::read_to_string(sandbox.path("done")).unwrap(), "done\ndone\n", "both could finish");
+    assert_eq!(log(&sandbox), "+one +one -one -one ", "both could finish");
     until("the socket is closed", || std::net::TcpStream::connect(address).is_err());
     sandbox.run(&["start"], 0);
     std::net::TcpStream::connect(address).unwrap();
@@ -284,4 +282,135 @@ fn a32_a_start_that_fails_tries_the_last_good_then_is_stuck() {
     );
     assert_eq!(sandbox.workers().len(), 2);
     assert_eq!(sandbox.status()["stopped"], Value::Null, "who asks for a start wants it to run");
+}
+
+/// Makes a file of a generation another one, behind the store's back.
+fn damage(sandbox: &Sandbox, id: &str, file: &str) {
+    let path = sandbox.path(&format!("store/generations/{id}/{file}"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, text + "x").unwrap();
+}
+
+#[test]
+fn a9_a_damaged_generation_in_force_gives_way_to_the_good_one_under_it() {
+    for file in ["tree/name", "manifest"] {
+        let (mut sandbox, one) = serving();
+        let two = push(&sandbox, "two", &pipeline("", ""));
+        sandbox.run(&["activate", &two], 0);
+        sandbox.kill_everything();
+        rebooted(&sandbox);
+        damage(&sandbox, &two, file);
+        sandbox.start_manager();
+        let status = sandbox.wait("two workers", |status| common::workers(status).len() == 2);
+        assert_eq!(
+            (status["current"].as_str(), &status["last"]["verdict"]),
+            (Some(&*one), &"reverted".into())
+        );
+        let last = events(&sandbox).pop().unwrap();
+        assert_eq!(
+            (&last["request"], &last["end"]["stage"]),
+            (&"start".into(), &"preflight".into()),
+            "{last:#}"
+        );
+    }
+}
+
+#[test]
+fn a9_a_damaged_generation_without_a_good_one_under_it_is_stuck_and_says_what_to_do() {
+    let (mut sandbox, one) = serving();
+    sandbox.kill_everything();
+    rebooted(&sandbox);
+    damage(&sandbox, &one, "tree/name");
+    sandbox.start_manager();
+    let status = sandbox.wait("a verdict", |status| status["last"]["verdict"] == "stuck");
+    assert_eq!(status["current"], one.as_str());
+    assert!(status["last"]["reason"].as_str().unwrap().contains("tree/name"), "{status:#}");
+    assert!(advises(&sandbox, "is stuck").contains("`pointsman "));
+    assert!(sandbox.workers().is_empty());
+    all_decided(&sandbox);
+}
+
+/// A worker that notes when it comes and goes, and takes its time to go.
+fn noting(sandbox: &Sandbox, name: &str) -> String {
+    let log = sandbox.path("log").display().to_string();
+    let script = format!(
+        "echo +{name} >> {log}; trap \"sleep 0.1; echo -{name} >> {log}; exit 0\" TERM; echo > {{run}}/up; while :; do sleep 0.02; done"
+    );
+    pipeline("", "")
+        .replace("sleep 600", &format!("[sh, -c, '{script}']"))
+        .replace("{after: 1ms}", "{file: \"{run}/up\"}")
+}
+
+fn log(sandbox: &Sandbox) -> String {
+    std::fs::read_to_string(sandbox.path("log")).unwrap().replace('\n', " ")
+}
+
+#[test]
+fn a34_cold_ends_everything_before_anything_starts() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", &noting(&sandbox, "one"));
+    sandbox.run(&["activate", &one], 0);
+    let two = push(&sandbox, "two", &noting(&sandbox, "two"));
+    let plan = sandbox.run(&["activate", &two, "--cold", "--dry-run"], 0);
+    let planned: Vec<&str> = plan.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(planned, ["preflight", "swing", "stop", "web/1", "web/2", "probation"], "{plan}");
+    assert!(plan.contains("every worker ends before the first one is started, as asked"), "{plan}");
+    let outcome = sandbox.json(&["activate", &two, "--cold"], 0);
+    assert_eq!(verdict(&outcome).0, "good", "{outcome:#}");
+    assert_eq!(log(&sandbox), "+one +one -one -one +two +two ");
+    // nothing is to be done: nobody is disturbed
+    assert_eq!(verdict(&sandbox.json(&["activate", "@", "--cold"], 0)).0, "unchanged");
+    assert_eq!(sandbox.json(&["rollback", "--cold"], 0)["serving"], one.as_str());
+    assert_eq!(log(&sandbox), "+one +one -one -one +two +two -two -two +one +one ");
+}
+
+#[test]
+fn a34_a_cold_restart_that_fails_goes_back_as_cold() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", &noting(&sandbox, "one"));
+    sandbox.run(&["activate", &one], 0);
+    let text = noting(&sandbox, "two")
+        .replace("echo > {run}/up", "test $POINTSMAN_INSTANCE = 1 || exit 3; echo > {run}/up");
+    let two = push(&sandbox, "two", &text);
+    let outcome = sandbox.json(&["activate", &two, "--cold"], 1);
+    assert_eq!(
+        (verdict(&outcome), &outcome["serving"]),
+        (("reverted", "workers"), &one.as_str().into()),
+        "{outcome:#}"
+    );
+    let steps = outcome["steps"].as_array().unwrap();
+    let undone: Vec<_> =
+        steps.iter().filter(|s| s["result"] == "undone").map(|s| s["step"].clone()).collect();
+    assert_eq!(undone, ["pointer", "stop", "web/2", "web/1"], "{outcome:#}");
+    assert_eq!(log(&sandbox), "+one +one -one -one +two +two -two +one +one ");
+    assert_eq!(sandbox.workers().len(), 2);
+}
+
+#[test]
+fn a34_a_cold_restart_whose_engine_is_killed_is_finished_or_undone() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let wait = "stop_signal: WINCH";
+    let one = push(&sandbox, "one", &pipeline("", wait).replace("5s", "60s"));
+    sandbox.run(&["activate", &one], 0);
+    let old = sandbox.workers();
+    let two = push(&sandbox, "two", &pipeline("", ""));
+    let activating = background(&sandbox, &["activate", &two, "--cold"]);
+    sandbox.wait("they drain", |status| {
+        status["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "draining")
+    });
+    sandbox.end_manager(Signal::KILL);
+    // the caller is the engine now; it starts nothing before they are gone
+    let finishing =
+        |status: &Value| status["workers"].as_array().unwrap().len() == 2 && status["manager"].is_null();
+    let status = sandbox.wait("the caller goes on", finishing);
+    assert!(status["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "draining"));
+    old.values().for_each(|process| signal_to(process.pid, Signal::KILL));
+    let outcome = end(activating, 0);
+    assert_eq!((verdict(&outcome).0, &outcome["serving"]), ("good", &two.as_str().into()), "{outcome:#}");
+    assert_eq!(sandbox.workers().len(), 2);
+    all_decided(&sandbox);
 }

@@ -142,6 +142,7 @@ mod tests {
             slots: Vec::new(),
             finishes: false,
             in_place: Default::default(),
+            cold: None,
             confirm: false,
         }
     }

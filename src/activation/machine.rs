@@ -5,7 +5,7 @@
 //! step 0 .. preflight, loader, checks, canary ..--> swing --> web/1 .. web/n --> probation --> good
 //!            | fails                          | fails    | fails            | a worker dies
 //!            v                                v          v                  v
-//!     refused / failed             undo: the pointer first, then the workers, newest first
+//!     refused / failed             undo: the pointer first, (cold: every worker ends,) then the workers, newest first
 //!                                             |                     | fails
 //!                                             v                     v
 //!                                    failed / reverted            stuck
@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use super::plan::STOP;
 use crate::activation::{Act, Back, Plan};
 use crate::model::{GenerationId, Mark, Request, Slot, Stage, StepReport, StepResult, Verdict};
 
@@ -48,6 +49,8 @@ pub struct Undo {
     pub why: String,
     /// whether the pointer is back
     pub swung: bool,
+    /// whether every worker has to end before one is put back: of a cold restart, until they have
+    pub stops: bool,
     /// slots still to be put back; the last is being done
     pub left: Vec<Slot>,
     /// what failed on the way back
@@ -61,6 +64,8 @@ pub enum Waiting {
     Step(usize),
     /// the pointer, on its way back
     SwingBack,
+    /// every worker, before one is put back
+    StopBack,
     /// this slot, on its way back
     PutBack(Slot),
 }
@@ -68,12 +73,12 @@ pub enum Waiting {
 /// News from outside. What comes too late, or is about another generation, changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Observation {
-    /// preflight, loader, check, canary or swing `at` went well
+    /// preflight, loader, check, canary, swing or stop `at` went well
     Passed {
         /// index of the step
         at: usize,
     },
-    /// preflight, loader, check, canary or swing `at` did not
+    /// preflight, loader, check, canary, swing or stop `at` did not
     Failed {
         /// index of the step
         at: usize,
@@ -118,6 +123,8 @@ pub enum Observation {
     },
     /// the pointer is back, or is not
     SwungBack(Result<(), String>),
+    /// every worker has ended on the way back, or not
+    StoppedBack(Result<(), String>),
     /// the time for this is up; for a probation that is what it waits for
     Overdue(Waiting),
     /// somebody wants it to end: a signal
@@ -131,7 +138,7 @@ pub enum Observation {
 pub enum Action {
     /// make this durable before doing what comes after; a failure fails the step
     Mark(Durable),
-    /// do step `at` (preflight, loader, check, canary, swing): answered by `Passed` or `Failed`
+    /// do step `at` (preflight, loader, check, canary, swing, stop): answered by `Passed` or `Failed`
     Do(usize),
     /// have the slot run the generation: answered by `WorkerReady` or `WorkerFailed`
     Ensure(Slot, GenerationId),
@@ -141,6 +148,8 @@ pub enum Action {
     Cancel,
     /// put the pointer on this, or take it away: answered by `SwungBack`
     SwingBack(Option<GenerationId>),
+    /// end every worker on the way back: answered by `StoppedBack`
+    StopBack,
     /// stop every worker but these
     Settle(Vec<Slot>),
     /// how a step went, for the report
@@ -212,11 +221,11 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
     match (seen, &act) {
         (
             Observation::Passed { at: of },
-            Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing,
+            Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing | Act::Stop,
         ) if of == at => passed(plan, ""),
         (
             Observation::Failed { at: of, why },
-            Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing,
+            Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Swing | Act::Stop,
         ) if of == at => failed(plan, why),
         (Observation::WorkerReady { slot, generation, note }, Act::Replace(awaited)) => {
             if slot == *awaited && generation == plan.target { passed(plan, &note) } else { stays(plan) }
@@ -248,6 +257,13 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
         (Observation::Overdue(Waiting::Step(of)), _) if of == at => {
             failed(plan, "nothing was heard of it within its time".to_owned())
         }
+        // what was started of a start is what is in force: it stays, and the next one goes on
+        (Observation::Withdrawn(why), _) if plan.request == Request::Start => {
+            let stage = plan.steps[at].stage;
+            let failed = Action::Report(at, StepResult::Failed, why.clone());
+            let actions = vec![Action::Cancel, failed, Action::Conclude(Verdict::Failed, stage, why)];
+            (Activation { plan, phase: Phase::Finished }, actions)
+        }
         (Observation::Withdrawn(why), _) => failed(plan, why),
         (Observation::Preempted(why), _) => preempted(plan, at, why),
         (
@@ -258,12 +274,14 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
             | Observation::WorkerExited { .. }
             | Observation::WorkerUnwell { .. }
             | Observation::SwungBack(_)
+            | Observation::StoppedBack(_)
             | Observation::Overdue(_),
             Act::Preflight
             | Act::Load
             | Act::Check(_)
             | Act::Canary
             | Act::Swing
+            | Act::Stop
             | Act::Replace(_)
             | Act::Probation
             | Act::Remove(_),
@@ -294,7 +312,7 @@ fn advance(plan: Plan, mut at: usize, mut actions: Vec<Action>) -> (Activation, 
         return (Activation { plan, phase: Phase::Finished }, actions);
     };
     match &next.act {
-        Act::Preflight | Act::Load | Act::Check(_) | Act::Canary => actions.push(Action::Do(at)),
+        Act::Preflight | Act::Load | Act::Check(_) | Act::Canary | Act::Stop => actions.push(Action::Do(at)),
         Act::Swing => {
             actions.push(Action::Mark(Durable::Swinging(plan.from, plan.target)));
             actions.push(Action::Do(at));
@@ -313,10 +331,11 @@ fn fail(plan: Plan, at: usize, why: String) -> (Activation, Vec<Action>) {
     let stage = failed.stage;
     let mut actions = vec![Action::Cancel, Action::Report(at, StepResult::Failed, why.clone())];
     let turns_back = match failed.act {
-        // a cold start that is refused leaves everything as it is; one that fails tries the last good
-        Act::Preflight => plan.finishes,
-        Act::Load | Act::Check(_) | Act::Canary => plan.finishes || plan.request == Request::Start,
-        Act::Swing | Act::Replace(_) | Act::Probation | Act::Remove(_) => true,
+        // a cold start that is refused or fails tries the last good
+        Act::Preflight | Act::Load | Act::Check(_) | Act::Canary => {
+            plan.finishes || plan.request == Request::Start
+        }
+        Act::Swing | Act::Stop | Act::Replace(_) | Act::Probation | Act::Remove(_) => true,
     };
     if turns_back {
         return turn_back(plan, at, stage, why, actions);
@@ -347,9 +366,15 @@ fn turn_back(
         Act::Replace(slot) => Some(slot.clone()),
         _ => None,
     });
+    // of a cold restart nothing of the target may run beside what is put back, and everything has ended
+    let stopped = plan.steps.iter().position(|step| step.act == Act::Stop && step.run);
+    // (an engine that is gone may have had it end)
+    let unknown = plan.finishes || at >= plan.steps.len();
+    let stops = plan.cold.is_some() && (unknown || stopped.is_some_and(|stop| stop <= at));
     let left = match &plan.back {
         Back::Nothing | Back::Nowhere => Vec::new(),
         Back::To { slots, whole: true, .. } => slots.clone(),
+        Back::To { slots, .. } if stops => slots.clone(),
         // popped from the end: newest first
         Back::To { slots, whole: false, .. } => touched.filter(|slot| slots.contains(slot)).collect(),
     };
@@ -365,7 +390,7 @@ fn turn_back(
     };
     actions.push(Action::SwingBack(target));
     actions.push(Action::Deadline(Waiting::SwingBack, LOCAL));
-    let undo = Undo { stage, why, swung: false, left, failed: None };
+    let undo = Undo { stage, why, swung: false, stops, left, failed: None };
     (Activation { plan, phase: Phase::Undoing(undo) }, actions)
 }
 
@@ -379,11 +404,14 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
         Back::Nothing | Back::Nowhere => None,
     };
     let is_back = |generation| back.is_some_and(|(back, _)| back == generation);
-    let awaited = undo.left.last().cloned().filter(|_| undo.swung);
+    let awaited = undo.left.last().cloned().filter(|_| undo.swung && !undo.stops);
+    let stopping = undo.swung && undo.stops;
     let done = match seen {
         Observation::SwungBack(Ok(())) if !undo.swung => Some(Ok(())),
         Observation::SwungBack(Err(why)) if !undo.swung => Some(Err(why)),
         Observation::Overdue(Waiting::SwingBack) if !undo.swung => Some(Err("it takes too long".to_owned())),
+        Observation::StoppedBack(ended) if stopping => Some(ended),
+        Observation::Overdue(Waiting::StopBack) if stopping => Some(Err("it takes too long".to_owned())),
         Observation::WorkerReady { slot, generation, .. } if Some(&slot) == awaited.as_ref() => {
             is_back(generation).then_some(Ok(()))
         }
@@ -394,6 +422,7 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
             Some(Err("nothing was heard of it within its time".to_owned()))
         }
         Observation::SwungBack(_)
+        | Observation::StoppedBack(_)
         | Observation::Overdue(_)
         | Observation::WorkerReady { .. }
         | Observation::WorkerFailed { .. }
@@ -407,6 +436,7 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
     };
     let Some(done) = done else { return (Activation { plan, phase: Phase::Undoing(undo) }, actions) };
     let what = match &awaited {
+        None if stopping => STOP.to_owned(),
         None => "pointer".to_owned(),
         Some(slot) => slot.to_string(),
     };
@@ -418,10 +448,15 @@ fn in_undo(plan: Plan, mut undo: Undo, seen: Observation) -> (Activation, Vec<Ac
         }
     };
     actions.push(Action::ReportUndo(what, result, note));
-    if undo.swung {
-        undo.left.pop();
+    match (undo.swung, undo.stops) {
+        (true, true) => undo.stops = false,
+        (true, false) => drop(undo.left.pop()),
+        (false, _) => undo.swung = true,
     }
-    undo.swung = true;
+    if let Some(limit) = plan.cold.filter(|_| undo.stops) {
+        actions.extend([Action::StopBack, Action::Deadline(Waiting::StopBack, limit + BELIEF)]);
+        return (Activation { plan, phase: Phase::Undoing(undo) }, actions);
+    }
     match (undo.left.last(), back) {
         (Some(slot), Some((generation, limit))) => {
             actions.push(Action::Ensure(slot.clone(), generation));

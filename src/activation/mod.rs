@@ -14,4 +14,4 @@ mod walk;
 
 pub use machine::{Action, Activation, Observation, Phase, Waiting, begin, step, undo};
 pub use plan::{Act, Back, CanaryFacts, Facts, LoaderFacts, Plan, PlannedStep, Running, plan, way_back};
-pub use recovery::{Recovery, Trace, recover};
+pub use recovery::{Recovery, Trace, has_stopped, recover};

@@ -26,6 +26,12 @@ pub struct Facts {
     pub pointer_only: bool,
     /// replace workers even where nothing changed
     pub force: bool,
+    /// everything ends before anything is started
+    pub cold: bool,
+    /// of an interrupted cold restart: every worker had ended, and what runs was started after that
+    pub stopped: bool,
+    /// how long what runs, or will, may take to end
+    pub grace: Duration,
     /// of a restart: the only group whose workers are replaced
     pub group: Option<String>,
     /// somebody has to say that it may stay
@@ -151,6 +157,8 @@ pub enum Act {
     Canary,
     /// move the pointer onto the target
     Swing,
+    /// end every worker, whatever it runs, before one is started
+    Stop,
     /// have this slot run the target: start, ready, then drain the old
     Replace(Slot),
     /// watch the workers for a while
@@ -164,7 +172,7 @@ impl Act {
     pub fn starts_program(&self) -> bool {
         match self {
             Act::Load | Act::Check(_) | Act::Canary | Act::Replace(_) => true,
-            Act::Preflight | Act::Swing | Act::Probation | Act::Remove(_) => false,
+            Act::Preflight | Act::Swing | Act::Stop | Act::Probation | Act::Remove(_) => false,
         }
     }
 }
@@ -181,6 +189,9 @@ impl Plan {
     }
 }
 
+/// The name of the step in which every worker ends.
+pub(super) const STOP: &str = "stop";
+
 impl PlannedStep {
     /// The step's name in reports: `loader`, `check 1`, `web/1`.
     pub fn name(&self) -> String {
@@ -190,6 +201,7 @@ impl PlannedStep {
             Act::Check(index) => format!("check {}", index + 1),
             Act::Canary => "canary".to_owned(),
             Act::Swing => "swing".to_owned(),
+            Act::Stop => STOP.to_owned(),
             Act::Replace(slot) => slot.to_string(),
             Act::Probation => "probation".to_owned(),
             Act::Remove(slot) => format!("remove {slot}"),
@@ -212,6 +224,9 @@ pub struct Plan {
     pub pointer_only: bool,
     /// the steps
     pub steps: Vec<PlannedStep>,
+    /// how long it may take until every worker has ended, on the way back of a cold restart
+    #[serde(skip)]
+    pub cold: Option<Duration>,
     /// the target's slots
     pub slots: Vec<Slot>,
     /// those that are told in place
@@ -235,17 +250,22 @@ const LOCAL: Duration = Duration::from_secs(120);
 /// Chooses every step beforehand. What is planned here is what [`super::step`] carries out.
 pub fn plan(facts: &Facts) -> Plan {
     let swings = facts.current != Some(facts.target);
+    let stops = stops(facts);
     let mut replaced = Vec::new();
     let mut in_place = Vec::new();
     for (slot, limit) in &facts.slots {
-        let (run, mut why) =
-            if facts.pointer_only { (false, asked_pointer_only()) } else { replacement(facts, slot) };
+        let (run, mut why) = match () {
+            () if facts.pointer_only => (false, asked_pointer_only()),
+            () if stops => (true, "started, when every worker has ended".to_owned()),
+            () => replacement(facts, slot),
+        };
         let running = facts.running.iter().find(|running| running.slot == *slot);
-        let stays = facts.request != Request::Restart && !facts.force && running.is_some_and(|r| r.ready);
+        let stays =
+            facts.request != Request::Restart && !facts.force && !stops && running.is_some_and(|r| r.ready);
         if let Some(words) = facts.in_place.get(slot).filter(|_| run && stays) {
             why = format!("told in place, {words}");
             in_place.push(slot.clone());
-        } else if run && running.is_some() && facts.stop_first.contains(slot) {
+        } else if run && !stops && running.is_some() && facts.stop_first.contains(slot) {
             why.push_str("; the old one ends before the new one starts");
         }
         replaced.push(PlannedStep {
@@ -259,11 +279,11 @@ pub fn plan(facts: &Facts) -> Plan {
     let removed: Vec<Slot> = facts
         .running
         .iter()
-        .filter(|running| !facts.pointer_only && !facts.slots.contains_key(&running.slot))
+        .filter(|running| !facts.pointer_only && !stops && !facts.slots.contains_key(&running.slot))
         .map(|running| running.slot.clone())
         .collect();
     let finishes = facts.finishes;
-    let works = finishes || replaced.iter().any(|step| step.run);
+    let works = finishes || stops || replaced.iter().any(|step| step.run);
     let unproven = facts.unproven && !facts.pointer_only && !swings;
     let acts = swings || works || unproven || !removed.is_empty();
     let proves = acts && !facts.pointer_only && !finishes;
@@ -300,6 +320,15 @@ pub fn plan(facts: &Facts) -> Plan {
         None => format!("current: nothing -> {}", facts.target.short()),
     };
     steps.push(PlannedStep { stage: Stage::Swing, act: Act::Swing, run: swings, why, limit: LOCAL });
+    if facts.cold && !facts.pointer_only {
+        let why = match stops {
+            true => "every worker ends before the first one is started, as asked",
+            false if finishes => "every worker had ended before the engine was interrupted",
+            false => "no worker is to be replaced",
+        };
+        let (why, limit) = (why.to_owned(), facts.grace + LOCAL);
+        steps.push(PlannedStep { stage: Stage::Workers, act: Act::Stop, run: stops, why, limit });
+    }
     steps.append(&mut replaced);
     if !facts.slots.is_empty() {
         let run = works && !facts.probation.is_zero();
@@ -333,11 +362,25 @@ pub fn plan(facts: &Facts) -> Plan {
         back: back(facts),
         pointer_only: facts.pointer_only,
         steps,
+        cold: (facts.cold && !facts.pointer_only).then_some(facts.grace + LOCAL),
         slots: facts.slots.keys().cloned().collect(),
         in_place,
         finishes,
         confirm: facts.confirm,
     }
+}
+
+/// Whether every worker is to end before one is started: of a cold restart, unless nothing is to be done, or what
+/// was interrupted is beyond that and has started on the target.
+fn stops(facts: &Facts) -> bool {
+    if !facts.cold || facts.pointer_only {
+        return false;
+    }
+    if facts.finishes {
+        return !facts.stopped;
+    }
+    let touched = facts.slots.keys().any(|slot| replacement(facts, slot).0);
+    touched || facts.running.iter().any(|running| !facts.slots.contains_key(&running.slot))
 }
 
 fn replacement(facts: &Facts, slot: &Slot) -> (bool, String) {

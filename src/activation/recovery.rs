@@ -1,6 +1,7 @@
 //! What to do with an event whose engine died. The table "After a crash" of `spec/activation.md`.
 
-use crate::model::{GenerationId, Mark, Stage};
+use super::plan::STOP;
+use crate::model::{GenerationId, Mark, Stage, StepResult};
 
 /// What is durably known of an event without an outcome, and how the machine stands now.
 #[derive(Clone, Debug)]
@@ -87,6 +88,13 @@ pub fn recover(trace: &Trace<'_>) -> Recovery {
     }
 }
 
+/// Whether a cold restart with these marks had come to the point where every worker has ended.
+pub fn has_stopped(marks: &[Mark]) -> bool {
+    marks
+        .iter()
+        .any(|mark| matches!(mark, Mark::Note(note) if note.step == STOP && note.result == StepResult::Ok))
+}
+
 fn beyond_the_swing(
     trace: &Trace<'_>,
     same_boot: bool,
@@ -103,7 +111,7 @@ fn beyond_the_swing(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{StepReport, StepResult};
+    use crate::model::StepReport;
 
     fn id(text: &str) -> GenerationId {
         GenerationId::of(text.as_bytes())

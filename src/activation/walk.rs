@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{GenerationId, LoadedKey, Mark, Request, Slot, Verdict};
+use crate::model::{GenerationId, LoadedKey, Mark, Request, Slot, Stage, Verdict};
 
 const BOOT: &str = "boot";
 
@@ -34,6 +34,10 @@ struct World {
     stop_first: bool,
     /// a process that runs is told instead of being replaced
     in_place: bool,
+    /// everything ends before anything starts
+    cold: bool,
+    /// every worker was told to end, and nobody has seen that they have
+    draining: bool,
     /// slots where nobody knows what runs, if anything, whatever they accepted
     down: BTreeSet<Slot>,
     /// programs that passed, and a probation that was outlived
@@ -41,6 +45,7 @@ struct World {
     working: Option<usize>,
     ensuring: Option<(Slot, GenerationId)>,
     swinging_back: Option<Option<GenerationId>>,
+    stopping_back: bool,
     deadlines: Vec<Waiting>,
     marks: Vec<Mark>,
     verdict: Option<Verdict>,
@@ -89,7 +94,12 @@ impl Walk {
             match action {
                 Action::Mark(durable) => world.marks.push(durable.into()),
                 Action::Do(at) => world.working = Some(at),
+                Action::StopBack => world.stopping_back = true,
                 Action::Ensure(slot, generation) => {
+                    if world.cold && !world.trouble {
+                        let alone = world.slots.values().all(|other| *other == generation);
+                        assert!(alone && !world.draining, "started beside another: {world:?}");
+                    }
                     if (world.stop_first || world.in_place) && world.slots.contains_key(&slot) {
                         world.down.insert(slot.clone());
                     }
@@ -108,8 +118,11 @@ impl Walk {
                     // all that decides is how far the furthest of them is
                     let report = activation.report(at, result, note, 0);
                     let further = |mark: &Mark| matches!(mark, Mark::Note(n) if n.stage >= report.stage);
-                    if !world.marks.iter().any(further) {
-                        world.marks.retain(|mark| !matches!(mark, Mark::Note(_)));
+                    let stopped = has_stopped(&[Mark::Note(report.clone())]);
+                    if stopped || !world.marks.iter().any(further) {
+                        world.marks.retain(|mark| {
+                            !matches!(mark, Mark::Note(_)) || has_stopped(std::slice::from_ref(mark))
+                        });
                         world.marks.push(Mark::Note(report));
                     }
                 }
@@ -142,7 +155,7 @@ impl Walk {
             return self.finished(activation, world);
         }
         assert!(!world.deadlines.is_empty(), "waits for ever: {activation:?}");
-        self.crash(world);
+        self.crash(activation, world);
         for (seen, world) in choices(plan, world) {
             let (next, actions) = step(activation.clone(), seen);
             self.perform(&next, actions, world);
@@ -165,8 +178,10 @@ impl Walk {
                 assert!(!world.died, "a worker died: {world:?}");
                 assert!(all(to()) && activation.plan.slots.iter().all(|slot| world.slots.contains_key(slot)));
             }
-            Verdict::Refused if activation.plan.request == Request::Start => {
+            // withdrawn: what was started is what is in force
+            Verdict::Failed if activation.plan.request == Request::Start => {
                 assert_eq!(world.current, world.from);
+                assert!(all(to()), "half-way: {world:?}");
             }
             Verdict::Failed | Verdict::Refused | Verdict::Superseded if world.from == Some(to()) => {
                 assert_eq!(world.current, world.from);
@@ -189,20 +204,24 @@ impl Walk {
     }
 
     /// The engine is killed here; its one-shots die with it, candidates are decided without it.
-    fn crash(&mut self, world: &World) {
+    fn crash(&mut self, activation: &Activation, world: &World) {
         if world.crashes == 0 {
             return;
         }
+        let stops = world.working.is_some_and(|at| activation.plan.steps[at].act == Act::Stop);
+        let stops = stops || world.stopping_back;
         let mut world = World {
             crashes: world.crashes - 1,
             working: None,
             swinging_back: None,
+            stopping_back: false,
             died: false,
             ..world.clone()
         };
         world.deadlines.clear();
         let candidate = world.ensuring.take();
         let mut worlds = vec![world.clone()];
+        worlds.extend(stops.then(|| told_to_end(&world)));
         if let Some((slot, generation)) = candidate {
             world.down.remove(&slot);
             world.slots.insert(slot, generation);
@@ -257,6 +276,10 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
             // moved, but not durably
             all.push((failed.clone(), passed.clone()));
         }
+        if plan.steps[at].act == Act::Stop {
+            all.push((failed.clone(), told_to_end(&idle)));
+            passed = World { draining: false, ..told_to_end(&passed) };
+        }
         all.push((Observation::Passed { at }, passed));
         all.push((failed, idle));
     }
@@ -275,16 +298,22 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
         let failed = World { swinging_back: None, trouble: true, ..world.clone() };
         all.push((Observation::SwungBack(Err(why())), failed));
     }
+    if world.stopping_back {
+        let gone = World { stopping_back: false, ..told_to_end(world) };
+        all.push((Observation::StoppedBack(Ok(())), World { draining: false, ..gone.clone() }));
+        all.push((Observation::StoppedBack(Err(why())), World { trouble: true, ..gone }));
+    }
     for waiting in &world.deadlines {
         let passed = match waiting {
             Waiting::Step(at) => plan.steps[*at].act == Act::Probation,
-            Waiting::SwingBack | Waiting::PutBack(_) => false,
+            Waiting::SwingBack | Waiting::StopBack | Waiting::PutBack(_) => false,
         };
         let mut late = World {
             deadlines: Vec::new(),
             working: None,
             ensuring: world.ensuring.clone().filter(|_| !undone(world)),
             swinging_back: None,
+            stopping_back: false,
             trouble: world.trouble || (!passed && undone(world)),
             ..world.clone()
         };
@@ -333,6 +362,11 @@ fn choices(plan: &Plan, world: &World) -> Vec<(Observation, World)> {
     all
 }
 
+/// Every worker was told to end: none of them is anybody's any more, though it may still be there.
+fn told_to_end(world: &World) -> World {
+    World { slots: BTreeMap::new(), down: BTreeSet::new(), draining: true, ..world.clone() }
+}
+
 fn passed_step(waiting: &Waiting) -> Option<usize> {
     if let Waiting::Step(at) = waiting { Some(*at) } else { None }
 }
@@ -348,11 +382,14 @@ fn world(from: Option<GenerationId>, slots: u32) -> World {
         slots: from.iter().flat_map(|from| (1..=slots).map(|i| (slot(i), *from))).collect(),
         stop_first: false,
         in_place: false,
+        cold: false,
+        draining: false,
         down: BTreeSet::new(),
         proven: BTreeSet::new(),
         working: None,
         ensuring: None,
         swinging_back: None,
+        stopping_back: false,
         deadlines: Vec::new(),
         marks: Vec::new(),
         verdict: None,
@@ -376,6 +413,9 @@ fn facts(world: &World) -> Facts {
         last_good: world.from,
         pointer_only: false,
         force: false,
+        cold: world.cold,
+        stopped: has_stopped(&world.marks),
+        grace: second,
         group: None,
         confirm: false,
         loader: Some(LoaderFacts { key: key(), sealed: false, sections: 2, timeout: second }),
@@ -488,10 +528,43 @@ fn a9_a_cold_start_ends_on_the_target_or_the_last_good_or_stuck() {
     let walk = Walk::all(cold, World { crashes: 0, ..down(world(None, 0)) });
     println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
     assert!(walk.ends.contains_key("good") && walk.ends.contains_key("reverted"));
+    assert!(!walk.ends.contains_key("refused"), "what is refused leaves nothing serving");
 
     fn only(world: &World) -> Facts {
         Facts { request: Request::Start, from: Some(to()), last_good: Some(to()), ..facts(world) }
     }
     let walk = Walk::all(only, World { crashes: 0, ..down(world(None, 0)) });
     assert!(walk.ends.contains_key("good") && walk.ends.contains_key("stuck"));
+}
+
+#[test]
+fn a34_a_cold_restart_starts_nothing_beside_another_generation() {
+    let walk = Walk::all(facts, World { cold: true, stale: 0, ..world(Some(from()), 2) });
+    println!("{} states, ends {:?}", walk.seen.len(), walk.ends);
+    for verdict in ["good", "failed", "refused", "reverted", "stuck"] {
+        assert!(walk.ends.contains_key(verdict), "{verdict} was never reached");
+    }
+}
+
+#[test]
+fn a34_a_cold_restart_says_that_everything_ends_first() {
+    let steps = |facts: &Facts| {
+        let steps = plan(facts).steps.into_iter().filter(|step| step.stage == Stage::Workers);
+        steps.map(|step| (step.name(), step.run, step.why)).collect::<Vec<_>>()
+    };
+    let change = Facts { cold: true, ..facts(&world(Some(from()), 2)) };
+    let planned = steps(&change);
+    let names: Vec<_> = planned.iter().map(|(name, run, _)| (name.as_str(), *run)).collect();
+    assert_eq!(names, [("stop", true), ("web/1", true), ("web/2", true)]);
+    assert!(planned[0].2.contains("every worker ends before the first one is started"), "{planned:?}");
+    // what is in force and well is left alone, but by force
+    let idle = Facts { from: Some(to()), current: Some(to()), ..change.clone() };
+    let idle = Facts { running: running(&world(Some(to()), 2)), ..idle };
+    assert!(plan(&idle).is_empty(), "{:?}", steps(&idle));
+    assert!(steps(&Facts { force: true, ..idle.clone() }).iter().all(|(_, run, _)| *run));
+    // one that is not well takes the others with it
+    let mut one_down = idle.clone();
+    one_down.running.pop();
+    assert!(steps(&one_down).iter().all(|(_, run, _)| *run));
+    assert!(steps(&Facts { pointer_only: true, ..change }).iter().all(|(_, run, _)| !run));
 }

@@ -282,7 +282,7 @@ pub(super) struct HowFlags {
     /// Replace the workers even where nothing changed; activate what was rolled back from
     #[arg(long)]
     pub(super) force: bool,
-    /// Let what `cold_only` names change
+    /// End all workers before the new ones start; let what `cold_only` names change
     #[arg(long)]
     pub(super) cold: bool,
     /// Only while this generation is in force, else refuse (exit 7)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::fsx::Dir;
 use crate::model::{Actor, GenerationId, How, Request};
-use crate::store::{EventDraft, Writer};
+use crate::store::{EventDraft, Kind, Writer};
 use crate::supervise::client::{Client, start_detached};
 use crate::supervise::process_start;
 
@@ -128,12 +128,19 @@ fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
     if service.store.stopped()?.is_some() {
         return Ok(false);
     }
-    let manifest = service.store.manifest(current)?;
+    let nothing_runs = workers(service).is_some_and(|workers| workers.is_empty());
+    let manifest = match service.store.manifest(current) {
+        // what runs on it is left alone; where nothing does, the last good one is tried
+        Err(error) if error.kind() == Kind::Damaged => {
+            tracing::error!("{}", chain(&error));
+            return Ok(nothing_runs);
+        }
+        manifest => manifest?,
+    };
     let (launchable, note) = launchable(service, current, &manifest)?;
     if let Some(note) = note {
         tracing::warn!("{note}");
     }
-    let nothing_runs = workers(service).is_some_and(|workers| workers.is_empty());
     Ok(nothing_runs && !launchable.pipeline.workers.is_empty())
 }
 

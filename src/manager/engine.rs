@@ -7,7 +7,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 
-use crate::activation::{Action, Activation, Observation, Recovery, Trace, begin, recover, undo};
+use crate::activation::{
+    Action, Activation, Observation, Recovery, Trace, begin, has_stopped, recover, undo,
+};
 use crate::model::{
     BootTime, Event, GenerationId, Mark, Outcome, Request, Retention, Stage, StepReport, Verdict,
 };
@@ -161,6 +163,7 @@ impl Engine<'_> {
             target: event.target,
             current,
             from,
+            stopped: has_stopped(marks),
             takes: match &recovery {
                 Recovery::Run | Recovery::Fail { .. } => Takes::Whole,
                 Recovery::Finish { .. } => Takes::Rest,

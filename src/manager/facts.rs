@@ -17,7 +17,7 @@ use crate::supervise::WorkerReport;
 use super::external::{self, Digests};
 use super::launch::Launchable;
 use super::objection::objection;
-use super::{ManagerError, Service, cold, confirmation};
+use super::{ManagerError, Service, cold, confirmation, standstill};
 
 use super::service::{PIPELINE_FILE, PipelineSource};
 
@@ -30,6 +30,8 @@ pub(super) struct Wish {
     pub(super) current: Option<GenerationId>,
     /// what was in force before; of an interrupted activation: before it began
     pub(super) from: Option<GenerationId>,
+    /// of an interrupted cold restart: whether every worker had ended
+    pub(super) stopped: bool,
     /// how much of the way
     pub(super) takes: Takes,
     pub(super) how: How,
@@ -75,7 +77,7 @@ pub fn plan_for(
     if let Some(why) = objection(service, request, target, &how, current)? {
         return Err(ManagerError::Refused { why });
     }
-    let wish = Wish { request, target, current, from: current, takes: Takes::Whole, how };
+    let wish = Wish { request, target, current, from: current, stopped: false, takes: Takes::Whole, how };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
     Ok((prepared.plan, prepared.note))
@@ -114,7 +116,10 @@ pub(super) fn prepare(
     {
         return Err(ManagerError::Refused { why });
     }
-    let last_good = store.last_good()?;
+    let last_good = match wish.request {
+        Request::Start => fallback(store, wish.target)?,
+        _ => store.last_good()?,
+    };
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.how.pointer_only) {
         Some(id) => {
@@ -213,6 +218,12 @@ pub(super) fn prepare(
         last_good,
         pointer_only: wish.how.pointer_only,
         force: wish.how.force,
+        cold: wish.how.cold,
+        stopped: wish.stopped,
+        grace: target
+            .slots()
+            .map(|(_, group)| group.grace_shutdown_time)
+            .fold(standstill::grace(workers), Duration::max),
         group: wish.how.group.clone(),
         confirm: wish.how.confirm_within_ms.is_some() && !wish.how.pointer_only,
         loader,
@@ -279,6 +290,19 @@ fn changed_only(
         Claims::Only(changed) => Some(changed),
         Claims::Else(_) => None,
     })
+}
+
+/// What a cold start of `target` may fall back to: the last good one. Where that is the target itself, it is tried
+/// already; but where the target is damaged it cannot be, and the good one under it is the last that can.
+fn fallback(store: &Store, target: GenerationId) -> Result<Option<GenerationId>, ManagerError> {
+    let good = store.good_stack()?;
+    match good.last() {
+        Some(last) if *last == target && store.check_intact(target).is_err() => {
+            let sound = |id: &&GenerationId| **id != target && store.check_intact(**id).is_ok();
+            Ok(good.iter().rev().find(sound).copied())
+        }
+        last => Ok(last.copied()),
+    }
 }
 
 fn target_of(

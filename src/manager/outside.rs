@@ -72,6 +72,12 @@ impl Outside<'_> {
             Act::Load => return self.load(at),
             Act::Check(index) => return self.check(at, *index),
             Act::Canary => return self.canary(at),
+            Act::Stop => {
+                return self.stop(move |ended| match ended {
+                    Ok(()) => Observation::Passed { at },
+                    Err(why) => Observation::Failed { at, why },
+                });
+            }
             Act::Replace(_) | Act::Probation | Act::Remove(_) => {
                 unreachable!("the machine asks for these by actions of their own")
             }
@@ -220,6 +226,21 @@ impl Outside<'_> {
                 Ok(()) => Observation::Passed { at },
                 Err(why) => Observation::Failed { at, why: format!("canary: {why}") },
             })
+        });
+    }
+
+    /// Has every worker end on the way back.
+    pub(super) fn stop_back(&mut self) {
+        self.stop(Observation::StoppedBack);
+    }
+
+    fn stop(&mut self, seen: impl FnOnce(Result<(), String>) -> Observation + Send + 'static) {
+        let (place, starts) = (self.service.place.clone(), self.starts_supervisor);
+        self.on_thread(move |cancel| {
+            let ended = cancel
+                .map_err(std::io::Error::to_string)
+                .and_then(|cancel| standstill::reach(&place, starts, || cancel.is_cancelled()));
+            Inbound::Seen(seen(ended.map(drop)))
         });
     }
 

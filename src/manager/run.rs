@@ -154,6 +154,10 @@ impl<'e, 'a> Run<'e, 'a> {
                     self.begun = clock::instant();
                     self.outside.swing_back(to);
                 }
+                Action::StopBack => {
+                    self.begun = clock::instant();
+                    self.outside.stop_back();
+                }
                 Action::Settle(slots) => self.outside.settle(&slots),
                 Action::Report(at, result, note) => {
                     let ms = self.elapsed(result);
