@@ -414,3 +414,59 @@ fn a34_a_cold_restart_whose_engine_is_killed_is_finished_or_undone() {
     assert_eq!(sandbox.workers().len(), 2);
     all_decided(&sandbox);
 }
+
+#[test]
+fn a35_a_worker_that_ended_while_no_engine_was_there_counts() {
+    let (mut sandbox, one) = serving();
+    let two = push(&sandbox, "two", &pipeline("", "").replace("probation: 0s", "probation: 60s"));
+    sandbox.run(&["activate", &two, "--no-wait"], 0);
+    let on_two = |status: &Value| {
+        let workers = status["workers"].as_array().unwrap();
+        let ready = workers.iter().filter(|w| w["generation"] == two.as_str() && w["state"] == "ready");
+        workers.len() == 2 && ready.count() == 2
+    };
+    sandbox.wait("both run it", on_two);
+    sandbox.end_manager(Signal::KILL);
+    signal_to(sandbox.workers()["web/1"].pid, Signal::KILL);
+    let again = |status: &Value| on_two(status) && status["workers"][0]["exits_since"] == 1;
+    sandbox.wait("it was started again", again);
+    sandbox.start_manager();
+    let last = events(&sandbox).pop().unwrap();
+    let (end, reason) = (&last["end"], last["end"]["reason"].as_str().unwrap());
+    assert_eq!((&end["verdict"], &end["serving"]), (&"reverted".into(), &one.as_str().into()), "{last:#}");
+    assert!(reason.contains("web/1 ended meanwhile") && reason.contains("signal 9"), "{reason}");
+    sandbox.wait("the old generation", |status| {
+        let workers = status["workers"].as_array().unwrap();
+        workers.len() == 2 && workers.iter().all(|worker| worker["generation"] == one.as_str())
+    });
+}
+
+#[test]
+fn a10_a_request_of_before_a_reboot_is_begun_only_while_it_is_young() {
+    let sandbox = Sandbox::new();
+    let ids = ["one", "two"].map(|name| {
+        sandbox.write(&format!("{name}/name"), name);
+        sandbox.run(&["push", name], 0)
+    });
+    sandbox.run(&["activate", &ids[0]], 0);
+    // what was accepted and never begun, as a power cut leaves it; whoever comes next is its engine
+    let leave = |hours: i64, target: &str| {
+        let number = all_decided(&sandbox) + 1;
+        let path = |number| sandbox.path(&format!("store/events/{number}.json"));
+        let mut event: Value = serde_json::from_slice(&std::fs::read(path(1)).unwrap()).unwrap();
+        let at = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours);
+        (event["number"], event["target"]) = (number.into(), target.into());
+        (event["boot"], event["at"]) = ("another".into(), at.to_string().into());
+        std::fs::write(path(number), event.to_string()).unwrap();
+        sandbox.json(&["confirm"], 7);
+        events(&sandbox).into_iter().find(|event| event["number"] == number).unwrap()["end"].clone()
+    };
+    assert_eq!(leave(0, &ids[1])["verdict"], "good");
+    let old = leave(2, &ids[0]);
+    assert_eq!((&old["verdict"], &old["stage"]), (&"failed".into(), &"preflight".into()), "{old:#}");
+    assert_eq!(old["reason"], "never started: the request is older than request_ttl");
+    assert_eq!(sandbox.current().as_ref(), Some(&ids[1]));
+    std::fs::write(sandbox.path("store/host.yaml"), "pipeline: pushed\nrequest_ttl: 1d\n").unwrap();
+    assert_eq!(leave(2, &ids[0])["verdict"], "good");
+    assert_eq!(leave(25, &ids[1])["verdict"], "failed");
+}

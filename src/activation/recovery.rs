@@ -62,6 +62,7 @@ pub fn recover(trace: &Trace<'_>) -> Recovery {
             Mark::Begun { boot } => begun.push(boot.as_str()),
             Mark::Swinging { from, .. } => swinging = Some(*from),
             Mark::Undoing { stage, why } => undoing = Some((*stage, why.clone())),
+            Mark::Exits { .. } => {}
             Mark::Note(note) => (last, furthest) = (note.stage, furthest.max(note.stage)),
         }
     }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use crate::activation::{
     Action, Activation, Observation, Recovery, Trace, begin, has_stopped, recover, undo,
@@ -23,7 +24,7 @@ use super::objection::objection;
 use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
 use super::run::{Run, can_be_preempted};
 use super::wake::{Wake, watch_events, watch_signals};
-use super::{ManagerError, Service, clock, confirmation, standstill};
+use super::{ManagerError, Service, clock, confirmation, fallen, standstill};
 
 /// Hears of each step of an event as it ends.
 pub type Progress<'a> = dyn FnMut(u64, &StepReport) + 'a;
@@ -41,8 +42,8 @@ pub(super) struct Engine<'a> {
     pub(super) collects: &'a Cell<Option<Retention>>,
 }
 
-/// Requests older than this are not begun after a reboot: an hour, as `request_ttl` says.
-const REQUEST_TTL_SECONDS: i64 = 3600;
+/// Requests older than this are not begun after a reboot, where the host file has no `request_ttl`.
+const REQUEST_TTL: Duration = Duration::from_secs(3600);
 
 impl Engine<'_> {
     /// Gives every event without a verdict one, oldest first. After INT or TERM it begins no other one.
@@ -108,17 +109,23 @@ impl Engine<'_> {
             return standstill::stop(self, event, progress);
         }
         let workers = super::status::workers(self.service);
-        let alive = workers.as_ref().is_some_and(|workers| {
-            let of_target = |worker: &&WorkerReport| worker.accepted && worker.generation == event.target;
-            workers.iter().filter(of_target).all(WorkerReport::is_well)
-        });
-        let expired = event.boot != self.service.boot
-            && clock::now().duration_since(event.at).as_secs() > REQUEST_TTL_SECONDS;
+        let fallen = workers.as_deref().and_then(|workers| fallen::since(event, marks, workers));
+        let alive = fallen.is_none()
+            && workers.as_ref().is_some_and(|workers| {
+                let of_target = |worker: &&WorkerReport| worker.accepted && worker.generation == event.target;
+                workers.iter().filter(of_target).all(WorkerReport::is_well)
+            });
+        let expired = event.boot != self.service.boot && self.is_older_than_requests_may_be(event);
         let boot = &self.service.boot;
         // asked only where it matters: whether a swing that was interrupted has anything after it
         let bare = !marks.is_empty() && self.is_bare(event, workers.as_deref());
         let trace = Trace { marks, target: event.target, current, boot, alive, bare, expired };
-        let recovery = recover(&trace);
+        let mut recovery = recover(&trace);
+        if let (Recovery::Undo { why, .. }, Some(fallen)) = (&mut recovery, &fallen)
+            && !marks.iter().any(|mark| matches!(mark, Mark::Undoing { .. }))
+        {
+            *why = format!("{why}: {fallen}");
+        }
         let from = match &recovery {
             Recovery::Finish { from } | Recovery::Undo { from, .. } => *from,
             Recovery::Run | Recovery::Fail { .. } => standing.in_force,
@@ -155,6 +162,9 @@ impl Engine<'_> {
             self.writer.settle(event.number)?;
         }
         self.writer.mark(event.number, &Mark::Begun { boot: boot.clone() })?;
+        if let Some(mark) = workers.as_deref().and_then(|workers| fallen::before(event, marks, workers)) {
+            self.writer.mark(event.number, &mark)?;
+        }
         if event.request == Request::Start {
             self.writer.unstop()?;
         }
@@ -235,6 +245,13 @@ impl Engine<'_> {
             tracing::warn!("surplus workers are not stopped: {}", chain(&error));
         }
         Ok(())
+    }
+
+    fn is_older_than_requests_may_be(&self, event: &Event) -> bool {
+        // one that cannot be read is told by whatever comes of the request
+        let said = self.service.place.host_file().ok().and_then(|host| host.request_ttl);
+        let ttl = i128::try_from(said.unwrap_or(REQUEST_TTL).as_nanos()).unwrap_or(i128::MAX);
+        clock::now().duration_since(event.at).as_nanos() > ttl
     }
 
     /// Whether nothing follows the swing of `event`; not, where that cannot be told.

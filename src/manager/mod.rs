@@ -15,6 +15,7 @@ mod diff;
 mod engine;
 mod external;
 mod facts;
+mod fallen;
 mod gc;
 mod headroom;
 mod launch;

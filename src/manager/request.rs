@@ -196,7 +196,7 @@ pub fn rollback_target(service: &Service) -> Result<GenerationId, ManagerError> 
         }
         let swung = store.marks(event.number)?.into_iter().rev().find_map(|mark| match mark {
             Mark::Swinging { from, .. } => Some(from),
-            Mark::Begun { .. } | Mark::Undoing { .. } | Mark::Note(_) => None,
+            Mark::Begun { .. } | Mark::Undoing { .. } | Mark::Exits { .. } | Mark::Note(_) => None,
         });
         // before its swing, what it starts from is in force still
         if let Some(from) = swung.unwrap_or(current).filter(|from| *from != event.target) {

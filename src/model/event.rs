@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentHash, GenerationId, LoadedKey, Metadata};
+use super::{ContentHash, GenerationId, LoadedKey, Metadata, Slot};
 
 /// Who asked: the true uid, and claims that nothing here can check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +250,11 @@ pub enum Mark {
         stage: Stage,
         /// what failed
         why: String,
+    },
+    /// how often what ran the target already, when it was begun, had ended by then; where it had
+    Exits {
+        /// by slot
+        slots: Vec<(Slot, u64)>,
     },
     /// progress
     Note(StepReport),

@@ -1,5 +1,7 @@
 //! The host file: what this machine says about a service, out of reach of any push.
 
+use std::time::Duration;
+
 use super::field::{Document, Field};
 use super::pipeline::read;
 use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section};
@@ -16,6 +18,8 @@ pub struct HostFile {
     pub limits: Limits,
     /// who may read private files besides the owner
     pub group: Option<GroupAccess>,
+    /// how old a request may be that is begun after a reboot, where that is said
+    pub request_ttl: Option<Duration>,
 }
 
 /// Where the pipeline comes from, as far as the host has a say.
@@ -41,7 +45,10 @@ impl HostFile {
         if root.is_null() {
             return Ok(HostFile::default());
         }
-        root.only("a map", &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group"])?;
+        root.only(
+            "a map",
+            &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group", "request_ttl"],
+        )?;
         if let Some(version) = root.get("version")
             && version.number(1..=1).is_err()
         {
@@ -53,7 +60,9 @@ impl HostFile {
             Some(field) if field.is_map() => HostPipeline::Own(Box::new(read::pipeline(&field, service)?)),
             Some(field) => return Err(field.expected("`pushed` or a pipeline")),
         };
-        Ok(HostFile { pipeline, retention: retention(&root)?, limits: limits(&root)?, group: group(&root)? })
+        let request_ttl = root.get("request_ttl").map(|field| field.duration(false)).transpose()?;
+        let (retention, limits) = (retention(&root)?, limits(&root)?);
+        Ok(HostFile { pipeline, retention, limits, group: group(&root)?, request_ttl })
     }
 }
 
@@ -185,6 +194,18 @@ mod tests {
     }
 
     #[test]
+    fn a10_the_host_says_how_old_a_request_may_be() {
+        let ttl = |text: &str| parse(text).unwrap().request_ttl;
+        assert_eq!((ttl(""), ttl("request_ttl: 2d")), (None, Some(Duration::from_secs(2 * 86_400))));
+        assert_eq!(ttl("request_ttl: 0s"), Some(Duration::ZERO));
+        assert!(
+            parse("request_ttl: 60")
+                .unwrap_err()
+                .contains("host.yaml:1:14: request_ttl: expected a duration")
+        );
+    }
+
+    #[test]
     fn p14_what_a_host_file_must_not_say() {
         for (text, want) in [
             ("version: 2", "host.yaml:1:10: version: expected 1, found 2"),
@@ -194,7 +215,7 @@ mod tests {
             ),
             (
                 "pipelin: pushed",
-                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group (did you mean `pipeline`?)",
+                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group, request_ttl (did you mean `pipeline`?)",
             ),
             ("[a]", "host.yaml:1:1: expected a map, found a list"),
             (

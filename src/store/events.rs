@@ -230,7 +230,7 @@ impl Writer {
         }
         let durable = match mark {
             Mark::Swinging { .. } | Mark::Undoing { .. } => true,
-            Mark::Begun { .. } | Mark::Note(_) => false,
+            Mark::Begun { .. } | Mark::Exits { .. } | Mark::Note(_) => false,
         };
         let json = [serde_json::to_string(mark).expect("marks have string keys only")];
         let name = steps_of(number);

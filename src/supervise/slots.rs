@@ -85,6 +85,9 @@ pub(super) struct Accepted {
     started_for: u64,
     /// its process; `None` while it waits to be started again
     worker: Option<u64>,
+    /// how often its process has ended unasked
+    #[serde(default)]
+    exits: u64,
     /// it has ended, and is not started again before somebody asks for it
     #[serde(default)]
     rests: bool,
@@ -288,6 +291,7 @@ impl Table {
                     event,
                     started_for: event,
                     worker: Some(n),
+                    exits: 0,
                     rests: false,
                     awaited: None,
                     sockets,
@@ -383,6 +387,7 @@ impl Table {
                 let Some(place) = self.places.get_mut(&slot) else { return acts };
                 let Some(accepted) = &mut place.accepted else { return acts };
                 place.exits += 1;
+                accepted.exits += 1;
                 place.note.clone_from(&why);
                 place.failures = if lived >= QUIET_LIFE { 0 } else { place.failures };
                 let delay = backoff(place.failures, &accepted.spec.restart);

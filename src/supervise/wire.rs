@@ -146,6 +146,12 @@ pub struct WorkerReport {
     pub accepted: bool,
     /// unasked exits of accepted processes of this slot, ever
     pub exits: u64,
+    /// those of them since the slot accepted what it runs
+    #[serde(default)]
+    pub exits_since: u64,
+    /// the event for which it was started, or told
+    #[serde(default)]
+    pub started_for: u64,
     /// its last words: how the last process of the slot ended, or its `STATUS=`
     pub note: String,
     /// how long it may take to end when it is asked to, in milliseconds

@@ -16,7 +16,7 @@ impl Table {
         };
         (worker.event, worker.unsure, worker.unwell) = (event, false, None);
         worker.watched = matches!(spec.ready, Ready::Probe(_));
-        (accepted.event, accepted.started_for) = (event, event);
+        (accepted.event, accepted.started_for, accepted.exits) = (event, event, 0);
         accepted.spec = spec.clone();
         worker.spec = spec;
         vec![Act::Tell(News::Ready { slot, event, generation, note: String::new() })]

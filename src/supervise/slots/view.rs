@@ -38,6 +38,8 @@ impl Table {
         let mut all: Vec<(u64, WorkerReport)> = Vec::new();
         for (n, worker) in &self.workers {
             let place = self.places.get(&worker.spec.slot);
+            let accepted = place.and_then(|place| place.accepted.as_ref());
+            let accepted = accepted.filter(|accepted| accepted.worker == Some(*n));
             let note = match (&worker.note, place) {
                 (note, Some(place)) if note.is_empty() && worker.role == Role::Accepted => &place.note,
                 (note, _) => note,
@@ -58,6 +60,8 @@ impl Table {
                     state,
                     accepted: worker.role == Role::Accepted,
                     exits: place.map_or(0, |place| place.exits),
+                    exits_since: accepted.map_or(0, |accepted| accepted.exits),
+                    started_for: accepted.map_or(worker.event, |accepted| accepted.started_for),
                     note: note.clone(),
                     grace_ms: grace_ms(&worker.spec),
                     unwell: match worker.unsure {
@@ -84,6 +88,8 @@ impl Table {
                     },
                     accepted: true,
                     exits: place.exits,
+                    exits_since: accepted.exits,
+                    started_for: accepted.started_for,
                     note: place.note.clone(),
                     grace_ms: grace_ms(&accepted.spec),
                     unwell: None,
