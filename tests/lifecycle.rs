@@ -9,10 +9,10 @@
 
 mod common;
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use common::{PATIENCE, Sandbox, process, signal_to};
+use common::{PATIENCE, PROGRAM, Sandbox, process, signal_to};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -469,4 +469,128 @@ fn a10_a_request_of_before_a_reboot_is_begun_only_while_it_is_young() {
     std::fs::write(sandbox.path("store/host.yaml"), "pipeline: pushed\nrequest_ttl: 1d\n").unwrap();
     assert_eq!(leave(2, &ids[0])["verdict"], "good");
     assert_eq!(leave(25, &ids[1])["verdict"], "failed");
+}
+
+/// Runs lines of shell in the sandbox, as the README has them.
+fn shell(sandbox: &Sandbox, script: &str) {
+    let mut command = Command::new("sh");
+    let output = command.args(["-euc", script]).current_dir(sandbox.path("")).output().unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+}
+
+const BACK_UP: &str = "\
+tar -C store -cf web.tar --exclude=./run --exclude=./tmp --exclude=./generations .
+tar -C store -rf web.tar ./generations";
+
+const RESTORE: &str = "\
+mkdir store.new
+tar -C store.new -xpf web.tar
+mv store store.old
+mv store.new store";
+
+#[test]
+fn a36_the_recipe_is_what_the_readme_says() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    for line in BACK_UP.lines().chain(RESTORE.lines()) {
+        // there it is a service with a name
+        let there = line.replace("store.", "web.").replace(" store", " web");
+        assert!(readme.contains(&there), "the README does not say `{there}`");
+    }
+}
+
+#[test]
+fn a36_a_store_from_a_backup_leaves_alone_what_runs_and_goes_on() {
+    let (mut sandbox, one) = serving();
+    shell(&sandbox, BACK_UP);
+    let two = push(&sandbox, "two", &pipeline("", ""));
+    sandbox.run(&["activate", &two], 0);
+    sandbox.run(&["restart"], 0);
+    let before = sandbox.workers();
+    sandbox.end_manager(Signal::TERM);
+    shell(&sandbox, RESTORE);
+    shell(&sandbox, "mv store.old/run store/run");
+    sandbox.run(&["init"], 0);
+    assert_eq!(sandbox.run(&["verify"], 0), "ok");
+    sandbox.start_manager();
+    assert_eq!(sandbox.workers(), before, "nothing that runs is touched");
+    assert_eq!((sandbox.current(), all_decided(&sandbox)), (Some(one.clone()), 1));
+    assert!(advises(&sandbox, "drift").contains("`pointsman activate @`"));
+    // what runs was started for event 3, which the store has never heard of
+    let cold = push(&sandbox, "cold", &pipeline("cold_only: [name]", ""));
+    let refused = sandbox.json(&["activate", &cold], 7);
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("which is not in the store") && reason.contains("--cold`"), "{reason}");
+    assert_eq!(refused["event"], 4, "no number is given twice");
+    let outcome = sandbox.json(&["activate", "@"], 0);
+    assert_eq!((verdict(&outcome).0, &outcome["event"]), ("good", &5.into()), "{outcome:#}");
+    let status = sandbox.wait("its own workers", |status| status["workers"].as_array().unwrap().len() == 2);
+    assert!(status["workers"].as_array().unwrap().iter().all(|worker| worker["generation"] == one.as_str()));
+    assert!(before.values().all(|process| !process.is_alive()));
+    assert_eq!(status["advice"], serde_json::json!([]), "{status:#}");
+    assert_eq!(all_decided(&sandbox), 5);
+}
+
+#[test]
+fn a36_a_backup_comes_up_on_another_machine() {
+    let (mut sandbox, one) = serving();
+    shell(&sandbox, BACK_UP);
+    sandbox.kill_everything();
+    shell(&sandbox, RESTORE);
+    sandbox.run(&["init"], 0);
+    assert_eq!(sandbox.run(&["verify"], 0), "ok");
+    sandbox.start_manager();
+    sandbox.wait("two workers", |status| common::workers(status).len() == 2);
+    assert_eq!((sandbox.current(), all_decided(&sandbox)), (Some(one), 2));
+}
+
+#[test]
+fn a36_a_copy_with_its_run_directory_does_not_lay_hands_on_the_original() {
+    let (sandbox, _) = serving();
+    let before = sandbox.workers();
+    shell(&sandbox, "cp -a store copy");
+    let copy = |args: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--store").arg(sandbox.path("copy")).args(args).env_clear();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+    };
+    let mut manager =
+        copy(&["manager"]).stdout(sandbox.log("copy.log")).stderr(sandbox.log("copy.log")).spawn().unwrap();
+    let status = || {
+        let output = copy(&["--json", "status"]).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    until("its own workers", || common::workers(&status()).len() == 2);
+    let own = common::workers(&status());
+    assert!(own.values().all(|process| !before.values().any(|other| other.pid == process.pid)), "{own:?}");
+    let stop = copy(&["stop"]).output().unwrap();
+    assert!(stop.status.success(), "{stop:?}");
+    assert_eq!(sandbox.workers(), before);
+    manager.kill().unwrap();
+    manager.wait().unwrap();
+}
+
+#[test]
+fn a36_a_backup_that_came_back_as_somebody_elses_is_named_and_mended() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give files away");
+        return;
+    }
+    let (mut sandbox, one) = serving();
+    shell(&sandbox, BACK_UP);
+    let two = push(&sandbox, "two", &pipeline("", ""));
+    sandbox.run(&["activate", &two], 0);
+    let before = sandbox.workers();
+    sandbox.end_manager(Signal::TERM);
+    shell(&sandbox, RESTORE);
+    shell(&sandbox, "mv store.old/run store/run; chown -R 1234:1234 store/generations");
+    sandbox.run(&["init"], 0);
+    let said = sandbox.run(&["verify"], 4);
+    assert!(said.contains("belongs to uid 1234, not to the store's owner 0"), "{said}");
+    sandbox.start_manager();
+    let refused = sandbox.json(&["activate", "@"], 4);
+    assert_eq!((verdict(&refused).0, sandbox.workers()), ("refused", before), "{refused:#}");
+    sandbox.run(&["verify", "--repair"], 0);
+    assert_eq!(sandbox.run(&["verify"], 0), "ok");
+    assert_eq!(sandbox.json(&["activate", "@"], 0)["serving"], one.as_str());
 }

@@ -106,6 +106,7 @@ fn draft(target: GenerationId) -> EventDraft {
         how: How::default(),
         at: at(2),
         boot: "boot-1".into(),
+        above: 0,
         by: Actor::default(),
     }
 }

@@ -9,6 +9,7 @@ use super::facts::Wish;
 use super::launch::Launchable;
 use super::outside::chain;
 use super::{ManagerError, PIPELINE_FILE, Service};
+use crate::store::StoreError;
 
 /// Why `wish` must be refused: a section that `cold_only` names, there or here, differs between `target` and what
 /// is in force, or what a worker runs. `None` where none does, or somebody has said `--cold`.
@@ -40,7 +41,16 @@ pub(super) fn objection(
         .collect();
     let document = RelPath::new(PIPELINE_FILE).expect("a plain name is a path");
     for id in old {
-        let before = service.store.manifest(id)?;
+        let before = match service.store.manifest(id) {
+            // a worker runs it, but the store, brought back from a backup, does not have it (any more)
+            Err(StoreError::NoSuchGeneration { .. }) => {
+                let Some(section) = target.pipeline.cold_only.first() else { continue };
+                let what =
+                    format!("{section} cannot be compared with {}, which is not in the store", id.short());
+                return Ok(Some(objects(&what, command, target.id)));
+            }
+            before => before?,
+        };
         // one whose pipeline cannot be read by now has no say
         // the same document says the same
         let same = before.get(&document).is_some() && before.get(&document) == manifest.get(&document);
@@ -66,11 +76,13 @@ pub(super) fn objection(
                         format!("{section} cannot be compared with {}: {why}", id.short())
                     }
                 };
-            let short = target.id.short();
-            return Ok(Some(format!(
-                "{what}, and only a cold restart may change that: `pointsman {command} {short} --cold`"
-            )));
+            return Ok(Some(objects(&what, command, target.id)));
         }
     }
     Ok(None)
+}
+
+fn objects(what: &str, command: &str, target: GenerationId) -> String {
+    let short = target.short();
+    format!("{what}, and only a cold restart may change that: `pointsman {command} {short} --cold`")
 }

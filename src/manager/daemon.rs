@@ -7,7 +7,7 @@ use crate::fsx::Dir;
 use crate::model::{Actor, GenerationId, How, Request};
 use crate::store::{EventDraft, Kind, Writer};
 use crate::supervise::client::{Client, start_detached};
-use crate::supervise::process_start;
+use crate::supervise::{last_event, process_start};
 
 use super::engine::Engine;
 use super::facts::launchable;
@@ -166,6 +166,7 @@ fn ask(
         at: clock::now(),
         boot: service.boot.clone(),
         by: Actor { uid: service.store.owner()?, ..Actor::default() },
+        above: last_event(&service.place.run),
     })?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::model::{
 };
 use crate::store::{EventDraft, Writer};
 use crate::supervise::client::Client;
+use crate::supervise::last_event;
 
 use super::engine::{Engine, Progress};
 use super::wake::{Wake, Woken};
@@ -168,6 +169,7 @@ fn accept(service: &Service, writer: &Writer, draft: &Draft) -> Result<Event, Ma
         at: clock::now(),
         boot: service.boot.clone(),
         by: draft.by.clone(),
+        above: last_event(&service.place.run),
     })?)
 }
 

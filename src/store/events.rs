@@ -28,6 +28,8 @@ pub struct EventDraft {
     pub boot: String,
     /// who
     pub by: Actor,
+    /// its number is above this one: what runs was started for events up to it, whatever the store knows of them
+    pub above: u64,
 }
 
 /// Why an event was not accepted, marked or concluded.
@@ -167,7 +169,8 @@ impl Store {
 }
 
 impl Writer {
-    /// Accepts an event: after `Ok` it is durable under the number it got, one more than any before.
+    /// Accepts an event: after `Ok` it is durable under the number it got, one more than any before and than
+    /// [`EventDraft::above`].
     ///
     /// # Errors
     /// Nothing was accepted.
@@ -177,14 +180,14 @@ impl Writer {
         if !self.has(draft.target).map_err(EventError::Store)? {
             return Err(EventError::NoSuchGeneration { id: draft.target });
         }
-        let EventDraft { request, target, how, at, boot, by } = draft;
+        let EventDraft { request, target, how, at, boot, by, above } = draft;
         let mut event = Event { number: 0, request, target, how, at, boot, by };
         let tmp = self.part("tmp").map_err(EventError::Store)?;
         let events = self.part("events").map_err(EventError::Store)?;
         loop {
             let highest =
                 self.event_files().map_err(EventError::Store)?.last_key_value().map_or(0, |(n, _)| *n);
-            event.number = highest + 1;
+            event.number = highest.max(above) + 1;
             let name = format!("event-{}", fsx::unique());
             let json = serde_json::to_string(&event).expect("events have string keys only") + "\n";
             tmp.write_new(&name, json.as_bytes(), 0o444).map_err(&io)?;

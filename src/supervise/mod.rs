@@ -41,5 +41,5 @@ mod wire;
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, start_of as process_start};
-pub use record::recorded;
+pub use record::{last_event, recorded};
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

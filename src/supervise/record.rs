@@ -17,11 +17,15 @@ const TEMPORARY: &str = ".supervisor.json.new";
 pub(super) struct Record {
     run: Dir,
     boot: String,
+    /// which directory it is: what was copied elsewhere with it are the processes of the original
+    place: (u64, u64),
 }
 
 #[derive(Serialize, Deserialize)]
 struct Saved<T> {
     boot: String,
+    #[serde(default)]
+    place: (u64, u64),
     news: u64,
     table: T,
 }
@@ -30,23 +34,24 @@ impl Record {
     /// The record in `run`, which need not be there yet.
     pub(super) fn open(run: Dir) -> Result<Record, FsError> {
         let boot = crate::fsx::read_path(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
-        Ok(Record { run, boot: String::from_utf8_lossy(&boot).trim().to_owned() })
+        let place = run.own_meta()?.identity;
+        Ok(Record { run, boot: String::from_utf8_lossy(&boot).trim().to_owned(), place })
     }
 
-    /// The table and the number of the last news; nothing where there is none of this boot.
+    /// The table and the number of the last news; nothing where there is none of this boot and directory.
     pub(super) fn load(&self) -> Result<(Table, u64), FsError> {
         let Some(bytes) = crate::fsx::optional(self.run.read(NAME, 64 << 20))? else {
             return Ok(Default::default());
         };
         let saved = serde_json::from_slice::<Saved<Table>>(&bytes)
             .map_err(|e| FsError::new("understand", self.run.path().join(NAME), e))?;
-        let current = Some(saved).filter(|saved| saved.boot == self.boot);
+        let current = Some(saved).filter(|saved| saved.boot == self.boot && saved.place == self.place);
         Ok(current.map_or_else(Default::default, |saved| (saved.table, saved.news)))
     }
 
     /// Writes it anew and renames it into place. Not flushed: no boot but this one reads it.
     pub(super) fn save(&self, table: &Table, news: u64) -> Result<(), FsError> {
-        let saved = Saved { boot: self.boot.clone(), news, table };
+        let saved = Saved { boot: self.boot.clone(), place: self.place, news, table };
         let bytes = serde_json::to_vec(&saved).expect("the record is plain data");
         self.run.remove_tree(TEMPORARY)?;
         let mut file = self.run.create_file(TEMPORARY, 0o600)?;
@@ -65,6 +70,13 @@ pub fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
         Some(dir) => Ok(Record::open(dir)?.load()?.0.report()),
         None => Ok(Vec::new()),
     }
+}
+
+/// The highest number of an event that a supervisor of `run` has started or told anything for in this boot, as far
+/// as it remembers; 0 where it remembers none, or its record cannot be read.
+pub fn last_event(run: &Path) -> u64 {
+    let load = || Ok::<_, FsError>(Record::open(Dir::open(run)?)?.load()?.0.last_event());
+    load().unwrap_or_default()
 }
 
 /// An error with its sources, in one line.

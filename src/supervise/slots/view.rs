@@ -25,6 +25,15 @@ impl Table {
         needed
     }
 
+    /// The highest number of an event that is remembered.
+    pub(in crate::supervise) fn last_event(&self) -> u64 {
+        let accepted = self.places.values().filter_map(|place| place.accepted.as_ref());
+        let accepted = accepted.flat_map(|accepted| [accepted.event, accepted.started_for]);
+        let told = self.workers.values().filter_map(|worker| worker.telling.as_ref());
+        let started = self.workers.values().map(|worker| worker.event);
+        started.chain(told.map(|telling| telling.event)).chain(accepted).max().unwrap_or_default()
+    }
+
     /// Every directory that must not be collected.
     pub(in crate::supervise) fn needed_leases(&self) -> BTreeSet<PathBuf> {
         let accepted = self.places.values().filter_map(|place| place.accepted.as_ref()).map(|a| &a.spec);
