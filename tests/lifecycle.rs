@@ -594,3 +594,57 @@ fn a36_a_backup_that_came_back_as_somebody_elses_is_named_and_mended() {
     assert_eq!(sandbox.run(&["verify"], 0), "ok");
     assert_eq!(sandbox.json(&["activate", "@"], 0)["serving"], one.as_str());
 }
+
+#[test]
+fn a8_a_disk_that_fills_up_after_the_swing_does_not_block_the_way_back() {
+    let sandbox = Sandbox::bare();
+    // a small file system for the store and one for the run directory, both of which go with the shell; the second
+    // worker fills the one, and then fails
+    std::fs::create_dir(sandbox.path("small")).unwrap();
+    let ready = pipeline("", "").replace("{after: 1ms}", "{file: \"{run}/up\"}");
+    let worker = |first: &str| format!("[sh, -c, '{first} echo > {{run}}/up; exec sleep 600']");
+    let full = sandbox.path("small/ballast").display().to_string();
+    let fills = format!("if test $POINTSMAN_INSTANCE = 2; then cat /dev/zero > {full}; exit 3; fi;");
+    sandbox.write("one/pointsman.yaml", &ready.replace("sleep 600", &worker("")));
+    sandbox.write("two/pointsman.yaml", &ready.replace("sleep 600", &worker(&fills)));
+    let script = r#"
+        mount -t tmpfs -o size=6m none small || exit 99
+        p() { "$PROGRAM" --store small/store "$@"; }
+        mkdir -p small/store/run && mount -t tmpfs -o size=4m none small/store/run || exit 98
+        p init --pipeline pushed && one=$(p push one) && two=$(p push two) || exit 97
+        "$PROGRAM" supervisor --run small/store/run >> supervisor.log 2>&1 & supervisor=$!
+        trap 'kill $supervisor' EXIT
+        until p status | grep -q "supervisor pid"; do sleep 0.01; done
+        p activate $one || exit 96
+        p --json activate $two > outcome; echo "exit: $?"
+        df --output=avail small/store | tail -1
+        p --json status > status; p --json history > events; readlink small/store/current
+        rm -f small/ballast
+        p verify; echo "verify: $?"
+        p activate $one > again; echo "again: $?"
+        p stop > stopped; echo "stop: $?"
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).env("PROGRAM", PROGRAM).current_dir(sandbox.path(""));
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.code() == Some(99) || err.contains("unshare failed") {
+        return eprintln!("skipped: this machine does not let us mount a small file system");
+    }
+    for line in ["exit: 1", "verify: 0", "again: 0", "stop: 0"] {
+        assert!(out.lines().any(|told| told == line), "{line}\nstdout: {out}\nstderr: {err}");
+    }
+    let read =
+        |name: &str| serde_json::from_slice::<Value>(&std::fs::read(sandbox.path(name)).unwrap()).unwrap();
+    let outcome = read("outcome");
+    assert_eq!(verdict(&outcome), ("reverted", "workers"), "{outcome:#}");
+    let one = outcome["serving"].as_str().unwrap();
+    assert!(out.contains(&format!("generations/{one}/tree")) && one != outcome["target"], "{out}");
+    let status = read("status");
+    let serving = status["workers"].as_array().unwrap();
+    let on_one = serving.iter().filter(|w| w["generation"] == one && w["state"] == "ready").count();
+    assert_eq!((on_one, &status["last"]["verdict"]), (2, &"reverted".into()), "{status:#}");
+    let history = read("events");
+    assert_eq!(history["events"].as_array().unwrap().len(), 2, "{history:#}");
+    assert_eq!(history["events"][0]["end"]["verdict"], "reverted", "{history:#}");
+}
