@@ -13,7 +13,7 @@ use crate::fsx::Dir;
 use crate::model::Slot;
 
 use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
-use super::{clients, keeper, local};
+use super::{clients, keeper, local, process};
 
 /// A supervisor answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -190,7 +190,7 @@ impl NewsStream {
             if let Some(line) = self.ready.pop_front() {
                 return Ok(Some((line.number, line.news)));
             }
-            if !super::process::wait_readable(&self.stream, Some(super::clock::until(deadline))) {
+            if !process::wait_readable(&self.stream, Some(super::clock::until(deadline))) {
                 if super::clock::until(deadline).is_zero() {
                     return Ok(None);
                 }
@@ -248,7 +248,8 @@ pub struct Detached {
 }
 
 /// Starts `program supervisor --run DIR` in a session of its own, its output in
-/// `log/supervisor.log`, and waits until one answers: this one, or one that was there already.
+/// `log/supervisor.log`, and waits until one answers: this one, or one that was there already. One that
+/// ends while this process lives is reaped.
 ///
 /// # Errors
 /// [`Unreachable::Absent`], with the end of its log: it ended or did not answer in five seconds, and
@@ -263,6 +264,7 @@ pub fn start_detached(program: &Path, run: &Path) -> Result<Detached, Unreachabl
     let answer = keeper::await_daemon(&child, || Client::connect(run).ok()?.slots().ok());
     match answer {
         Some(slots) if slots.supervisor == child.pid => {
+            process::reap_in_time(&child.pidfd).map_err(|e| absent(e.to_string()))?;
             Ok(Detached { pid: child.pid, process: Some(child.pidfd) })
         }
         other => {

@@ -112,6 +112,21 @@ pub(super) fn reap(pidfd: &OwnedFd) -> Option<Ended> {
     }
 }
 
+/// Has the child behind `pidfd` reaped when it ends, on a thread of its own: whoever starts a daemon and goes on
+/// has no loop that waits for it.
+///
+/// # Errors
+/// It is not reaped.
+pub(super) fn reap_in_time(pidfd: &OwnedFd) -> std::io::Result<()> {
+    let child = pidfd.try_clone()?;
+    let waits = move || {
+        while !wait_readable(&child, None) {}
+        let _ = reap(&child);
+    };
+    // it does next to nothing: a small stack will do
+    std::thread::Builder::new().stack_size(64 << 10).spawn(waits).map(drop)
+}
+
 /// Sends `signal` to the process behind `pidfd` only. One that has ended needs none.
 pub(super) fn signal(pidfd: &OwnedFd, signal: Signal) {
     let _ = rustix::process::pidfd_send_signal(pidfd, signal);

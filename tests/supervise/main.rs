@@ -9,6 +9,7 @@ mod told;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -310,11 +311,26 @@ fn w14_a_supervisor_is_started_detached_where_the_run_directory_has_a_long_path(
     assert_eq!((again.pid, again.process.is_none()), (first.pid, true));
     client::Client::connect(&run).unwrap().quit().unwrap();
     until_gone_if(Process::of(first.pid));
+    Process::of(holder_of(&run)).unwrap().kill();
+    drop(first);
+}
+
+#[test]
+fn w14_a_detached_supervisor_that_ends_leaves_no_zombie() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let started = client::start_detached(PROGRAM.as_ref(), &run).unwrap();
+    let holder = Process::of(holder_of(&run)).unwrap();
+    Process::of(started.pid).unwrap().kill();
+    until("it is reaped", || (!Path::new(&format!("/proc/{}", started.pid)).exists()).then_some(()));
+    holder.kill();
+}
+
+/// The pid of the holder of a run directory.
+fn holder_of(run: &Path) -> u32 {
     let holders =
         Command::new("pgrep").args(["-f", &format!("holder --run {}", run.display())]).output().unwrap();
-    let pid: u32 = String::from_utf8(holders.stdout).unwrap().trim().parse().unwrap();
-    Process::of(pid).unwrap().kill();
-    drop(first);
+    String::from_utf8(holders.stdout).unwrap().trim().parse().unwrap()
 }
 
 fn until_gone_if(process: Option<Process>) {
