@@ -923,6 +923,7 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "stopped",
         "unconfirmed",
         "manager",
+        "watchdog",
         "supervisor",
         "activation",
         "last",

@@ -60,6 +60,8 @@ pub struct Facts {
     pub drifted: Vec<String>,
     /// nothing has proven the target on this machine since it was put in force
     pub unproven: bool,
+    /// it mends what the watchdog has found: these facts are about nothing else
+    pub repairs: bool,
     /// the slots of the generation a failure goes back to
     pub back_slots: Vec<Slot>,
     /// the longest that one of them may take to get ready
@@ -285,7 +287,8 @@ pub fn plan(facts: &Facts) -> Plan {
     let finishes = facts.finishes;
     let works = finishes || stops || replaced.iter().any(|step| step.run);
     let unproven = facts.unproven && !facts.pointer_only && !swings;
-    let acts = swings || works || unproven || !removed.is_empty();
+    let remakes = facts.repairs && facts.loader.as_ref().is_some_and(|loader| !loader.sealed);
+    let acts = swings || works || unproven || remakes || !removed.is_empty();
     let proves = acts && !facts.pointer_only && !finishes;
 
     let mut steps = vec![PlannedStep {
@@ -315,6 +318,9 @@ pub fn plan(facts: &Facts) -> Plan {
     }
     let why = match facts.from {
         _ if unproven => "current names it already, and nothing has proven it".to_owned(),
+        _ if facts.repairs && !swings && facts.from != Some(facts.target) => {
+            "current names something else, which a repair leaves alone".to_owned()
+        }
         _ if !swings => "current names it already".to_owned(),
         Some(from) => format!("current: {} -> {}", from.short(), facts.target.short()),
         None => format!("current: nothing -> {}", facts.target.short()),

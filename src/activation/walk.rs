@@ -433,6 +433,7 @@ fn facts(world: &World) -> Facts {
         changes: BTreeMap::new(),
         drifted: Vec::new(),
         unproven: false,
+        repairs: false,
         back_slots: if world.from.is_some() { vec![slot(1), slot(2)] } else { Vec::new() },
         back_limit: second,
     }

@@ -32,6 +32,8 @@ pub(super) enum Exit {
     Stuck = 6,
     /// refused before anything ran
     Refused = 7,
+    /// `manager`: it has given up; to start it again mends nothing
+    Fatal = 8,
     /// `exec`: the program is there and cannot be run; what shells say
     NotRunnable = 126,
     /// `exec`: there is no such program; what shells say
@@ -176,6 +178,7 @@ impl From<ManagerError> for Failure {
             | ManagerError::NoSupervisor(_)
             | ManagerError::Unsupervised(_)
             | ManagerError::NotWaited { .. } => Exit::Busy,
+            ManagerError::Fatal { .. } => Exit::Fatal,
             ManagerError::NothingToRollBackTo => Exit::NoSuch,
             ManagerError::Push(error) => of_kind(error.kind()),
             ManagerError::Refused { .. }

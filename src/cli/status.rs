@@ -84,6 +84,13 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     let pid = |pid: Option<u32>| pid.map_or("none".to_owned(), |pid| format!("pid {pid}"));
     let manager = pid(report.manager.as_ref().map(|manager| manager.pid));
     output.line(format!("manager    {manager}, supervisor {}", pid(report.supervisor)));
+    if let Some(watchdog) = report.watchdog.as_ref().filter(|watchdog| watchdog.errors > 0) {
+        let (errors, most) = (count(u64::from(watchdog.errors), "error", "errors"), watchdog.max_errors);
+        let last = watchdog.last.as_ref().map(|last| format!(", {} the last", when(last.at)));
+        let why = watchdog.last.as_ref().map(|last| format!(": {}", first_line(&last.why)));
+        let (last, why) = (last.unwrap_or_default(), why.unwrap_or_default());
+        output.line(format!("watchdog   {errors}, {most} are forgiven{last}{why}"));
+    }
     if let Some(activation) = &report.activation {
         let stage = activation.stage.map(|stage| format!(", {stage} is done")).unwrap_or_default();
         let (event, target) = (activation.event, activation.target.short());

@@ -285,6 +285,13 @@ impl Dir {
         Ok((stat.f_bavail.saturating_mul(stat.f_frsize), (stat.f_files > 0).then_some(stat.f_favail)))
     }
 
+    /// Whether nothing can be written to this file system: the kernel turns one with errors so.
+    pub fn is_read_only(&self) -> Result<bool, FsError> {
+        let stat = rustix::fs::fstatvfs(&self.fd)
+            .map_err(|e| FsError::new("measure the file system of", &self.path, e))?;
+        Ok(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    }
+
     /// The facts about this directory.
     pub fn own_meta(&self) -> Result<Meta, FsError> {
         Meta::of_fd(&self.fd, &self.path)

@@ -15,6 +15,7 @@ use super::gc::Collector;
 use super::outside::chain;
 use super::status::{MANAGER_FILE, ManagerReport, workers};
 use super::wake::{Wake, Woken};
+use super::watchdog::Watchdog;
 use super::{ManagerError, Service, clock, confirmation};
 
 /// How often a manager that waits for the engine lock looks whether it is free.
@@ -23,11 +24,15 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long until an event that could not be given a verdict (a full disk) is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Runs until INT or TERM: takes up what a predecessor left, brings the service up where nothing of it
+/// Runs until INT or TERM, or until it cannot go on: takes up what a predecessor left, brings the service up where nothing of it
 /// runs, then carries out events as they come. Where everything is well it touches nothing. The workers
 /// outlive it in any case.
 ///
 /// Waits where another engine holds the lock.
+///
+/// # Errors
+/// What is wrong with the store, the run directory or the host file at its start; [`ManagerError::Fatal`]: too
+/// much has gone wrong, or cannot be mended.
 pub fn run(service: &Service) -> Result<(), ManagerError> {
     let writer = service.store.writer(&service.boot)?;
     // what nothing could be done with is said before anything is started
@@ -47,6 +52,8 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
             return Ok(());
         }
     };
+    // what the last one gave up for is past where a manager is seen
+    let mut watchdog = Watchdog::begin(service, &writer, wake.sender())?;
     write_down(service)?;
     let collects = Cell::default();
     let engine = Engine {
@@ -64,15 +71,23 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     engine.run_pending(&mut |_, _| {})?;
-    if !wake.ends() && needs_cold_start(service)? {
-        request(service, &writer, Request::Start, How { unasked: true, ..How::default() })?;
+    if !wake.ends()
+        && needs_cold_start(service)?
+        && let Some(event) =
+            request(service, &writer, Request::Start, How { unasked: true, ..How::default() })?
+    {
+        watchdog.starts(event);
     }
     loop {
         let done = engine.run_pending(&mut |_, _| {}).and_then(|()| unconfirmed(service, &writer));
+        if watch(&mut watchdog, &wake)? {
+            continue;
+        }
         let woken = match done {
             Ok(left) => {
                 collector.run(service, collects.take());
-                wake.wait(left)
+                let look = watchdog.left();
+                wake.wait(Some(left.map_or(look, |left| left.min(look))))
             }
             // what cannot even be given a verdict must not end the manager: it is tried again. What was
             // written while trying must not wake it at once
@@ -88,12 +103,24 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
                     tracing::error!("{}", chain(&error));
                 }
             }
+            Woken::News => watchdog.hear(),
             Woken::Store | Woken::Time => {}
         }
     }
     tracing::info!("asked to end; the workers serve on");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())
+}
+
+/// After every event has had its turn: what the watchdog makes of its own, and of everything else where it is time
+/// to look. `true`: there is something to be done at once.
+fn watch(watchdog: &mut Watchdog<'_>, wake: &Wake) -> Result<bool, ManagerError> {
+    if wake.ends() {
+        watchdog.forget();
+        return Ok(false);
+    }
+    watchdog.judge()?;
+    watchdog.look()
 }
 
 /// How long the generation in force has left to be confirmed, where it has to be. Where its time is up, asks
@@ -144,22 +171,28 @@ fn needs_cold_start(service: &Service) -> Result<bool, ManagerError> {
     Ok(nothing_runs && !launchable.pipeline.workers.is_empty())
 }
 
-/// Asks for something about what is in force, on the manager's own account.
-fn request(service: &Service, writer: &Writer, request: Request, how: How) -> Result<(), ManagerError> {
+/// Asks for something about what is in force, on the manager's own account: the event's number.
+fn request(
+    service: &Service,
+    writer: &Writer,
+    request: Request,
+    how: How,
+) -> Result<Option<u64>, ManagerError> {
     match service.store.current()? {
-        Some(target) => ask(service, writer, request, target, how),
-        None => Ok(()),
+        Some(target) => ask(service, writer, request, target, how).map(Some),
+        None => Ok(None),
     }
 }
 
-fn ask(
+/// Asks for something on the manager's own account: the event's number.
+pub(super) fn ask(
     service: &Service,
     writer: &Writer,
     request: Request,
     target: GenerationId,
     how: How,
-) -> Result<(), ManagerError> {
-    writer.accept(EventDraft {
+) -> Result<u64, ManagerError> {
+    let event = writer.accept(EventDraft {
         request,
         target,
         how,
@@ -168,7 +201,7 @@ fn ask(
         by: Actor { uid: service.store.owner()?, ..Actor::default() },
         above: last_event(&service.place.run),
     })?;
-    Ok(())
+    Ok(event.number)
 }
 
 fn write_down(service: &Service) -> Result<(), ManagerError> {

@@ -133,6 +133,10 @@ impl Engine<'_> {
         if let Recovery::Fail { stage, why } = recovery {
             return self.conclude(event, Verdict::Failed, stage, why);
         }
+        if recovery == Recovery::Run && event.how.repair.is_some() && event.boot != *boot {
+            let why = "the machine went down: there is nothing left to mend".to_owned();
+            return self.conclude(event, Verdict::Failed, Stage::Preflight, why);
+        }
         if recovery == Recovery::Run {
             let objection =
                 objection(self.service, event.request, event.target, &event.how, standing.in_force)?;

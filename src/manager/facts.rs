@@ -110,6 +110,10 @@ pub(super) fn prepare(
         }
         answer => answer?,
     };
+    let target = match wish.how.repair {
+        Some(_) => as_it_runs(store, target, workers)?,
+        None => target,
+    };
     let running = running(workers);
     if wish.takes == Takes::Whole
         && let Some(why) = cold::objection(service, wish, &target, &manifest, &running)?
@@ -207,9 +211,10 @@ pub(super) fn prepare(
         && wish.current == Some(wish.target)
         && last_good != Some(wish.target)
         && confirmation::open(store)?.is_none_or(|open| open.target != wish.target);
-    let facts = Facts {
-        drifted: drifted.clone(),
+    let mut facts = Facts {
+        drifted,
         unproven,
+        repairs: false,
         request: wish.request,
         target: wish.target,
         from: wish.from,
@@ -240,7 +245,10 @@ pub(super) fn prepare(
         back_slots: back_slots.into_keys().collect(),
     };
     let back_in_place = back_in_place.unwrap_or_default();
-    let renews = !drifted.is_empty();
+    if let Some(repair) = &wish.how.repair {
+        facts.narrow(repair);
+    }
+    let renews = !facts.drifted.is_empty();
     Ok(Prepared { plan: plan(&facts), target, back, back_in_place, running_loaded, renews, note })
 }
 
@@ -321,6 +329,31 @@ fn as_it_ran(mut back: Launchable, workers: &[WorkerReport]) -> Launchable {
     let key = ran.max_by_key(|worker| worker.accepted).and_then(|worker| worker.loaded);
     back.key = back.key.map(|made_now| key.unwrap_or(made_now));
     back
+}
+
+/// The same for what is to be mended: beside workers that are well. Where their output is gone, it is made again.
+///
+/// # Errors
+/// It cannot be: what the loader would make now is another one.
+fn as_it_runs(
+    store: &Store,
+    target: Launchable,
+    workers: &[WorkerReport],
+) -> Result<Launchable, ManagerError> {
+    let made_now = target.key;
+    let target = as_it_ran(target, workers);
+    if let Some(key) = target.key.filter(|key| Some(*key) != made_now)
+        && !store.loaded_intact(key)?
+    {
+        let why = format!(
+            "the loader's output {} that the workers of {short} run on is gone, and would be another one by now: \
+             `pointsman activate --force {short}` replaces them",
+            key.short(),
+            short = target.id.short()
+        );
+        return Err(ManagerError::Refused { why });
+    }
+    Ok(target)
 }
 
 /// A generation with its pipeline and its loader's key; and what to tell of where the pipeline came from.

@@ -49,6 +49,31 @@ pub(super) fn check(
     Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
 }
 
+/// What would stand in the way of any activation here and now; nothing where there is room.
+pub(super) fn standing(service: &Service) -> Option<String> {
+    let place = &service.place;
+    [(&place.root, RECORDS), (&place.run, PROCESS)].into_iter().find_map(|(path, need)| {
+        let dir = match Dir::open(path) {
+            Ok(dir) => dir,
+            Err(error) => return Some(chain(&error)),
+        };
+        match dir.is_read_only() {
+            Ok(true) => return Some(format!("{} cannot be written to any more", path.display())),
+            Ok(false) => {}
+            Err(error) => return Some(chain(&error)),
+        }
+        match disk(path, need) {
+            Ok(Headroom::Enough) => None,
+            Ok(Headroom::Short(why) | Headroom::Doubtful(why)) | Err(why) => Some(why),
+        }
+    })
+}
+
+fn disk(path: &Path, need: Space) -> Result<Headroom, String> {
+    let (bytes, inodes) = Dir::open(path).and_then(|dir| dir.room()).map_err(|e| chain(&e))?;
+    Ok(headroom::disk(&path.display().to_string(), need, Space { bytes, inodes }))
+}
+
 fn disks(service: &Service, prepared: &Prepared) -> Result<[Headroom; 2], String> {
     let plan = &prepared.plan;
     let mut need = RECORDS;
@@ -63,10 +88,6 @@ fn disks(service: &Service, prepared: &Prepared) -> Result<[Headroom; 2], String
     let started = plan.steps.iter().filter(|step| step.run && step.act.starts_program()).count() as u64;
     let processes =
         Space { bytes: PROCESS.bytes * started, inodes: PROCESS.inodes.map(|inodes| inodes * started) };
-    let disk = |path: &Path, need: Space| -> Result<Headroom, String> {
-        let (bytes, inodes) = Dir::open(path).and_then(|dir| dir.room()).map_err(|e| chain(&e))?;
-        Ok(headroom::disk(&path.display().to_string(), need, Space { bytes, inodes }))
-    };
     Ok([disk(&service.place.root, need)?, disk(&service.place.run, processes)?])
 }
 

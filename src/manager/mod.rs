@@ -27,6 +27,7 @@ mod service;
 mod standstill;
 mod status;
 mod wake;
+mod watchdog;
 
 pub use check::{CheckReport, CheckTarget, check};
 pub use daemon::run as run_manager;
@@ -39,3 +40,4 @@ pub use request::{Draft, Submitted, leave, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, PipelineSource, Place, Service};
 pub use standstill::stop_target;
 pub use status::{ActivationReport, ManagerReport, StatusReport, report as status};
+pub use watchdog::{Fault, WatchdogReport};

@@ -15,6 +15,7 @@ use crate::supervise::{Launch, News};
 
 use super::canary;
 use super::facts::{Prepared, program_path};
+use super::watchdog::is_there;
 use super::{ManagerError, Service, clock, headroom, standstill};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
@@ -150,7 +151,24 @@ impl Outside<'_> {
             self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
         let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (Some(s.supervisor), s.workers));
-        headroom::check(self.service, self.prepared, supervisor, &workers)
+        let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
+        let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).collect();
+        Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
+    }
+
+    /// What a failure would have to be put back on, and is not there any more. It is told, not refused: the change
+    /// may be the cure.
+    fn way_back_doubt(&self) -> Option<String> {
+        let back = self.prepared.back.as_ref()?;
+        match is_there(&self.service.store, back.key?) {
+            Ok(true) => None,
+            Ok(false) => Some(format!(
+                "the loader's output of {short} is gone: what fails cannot go back to it; \
+                 `pointsman activate --force {short}` makes it again",
+                short = back.id.short()
+            )),
+            Err(error) => Some(chain(&error)),
+        }
     }
 
     fn swing(&self) -> Result<(), String> {
@@ -317,6 +335,10 @@ impl Outside<'_> {
 
     /// Stops every worker but these; an unreachable supervisor is tried again by the next engine.
     pub(super) fn settle(&self, slots: &[Slot]) {
+        // a repair knows only what it mends, and takes nothing away
+        if self.event.how.repair.is_some() {
+            return;
+        }
         // without slots there need not be a supervisor to wait for
         let settled = match slots {
             [] => self.client().and_then(|mut client| client.settle(slots)),

@@ -9,6 +9,7 @@ use crate::model::{Event, GenerationId, Mark, Request, Stage, StepReport, StepRe
 use super::engine::{Engine, Progress};
 use super::external::proves;
 use super::outside::{Inbound, Outside, chain};
+use super::watchdog::mended;
 use super::{ManagerError, clock};
 
 /// One event on its way to its verdict.
@@ -228,18 +229,19 @@ impl<'e, 'a> Run<'e, 'a> {
         if verdict == Verdict::Good {
             self.settle_rejections(plan.from);
         }
-        let reason = match reason.is_empty() {
-            true => {
+        let reason = match (reason.is_empty(), &self.event.how.repair) {
+            (true, Some(repair)) => mended(repair, &plan.target.short()),
+            (true, None) => {
                 let note = self.outside.note().map(|note| format!("; {note}")).unwrap_or_default();
                 said(verdict, &plan.target.short(), plan.slots.len()) + &note
             }
-            false => reason,
+            (false, _) => reason,
         };
         let steps = std::mem::take(&mut self.steps);
         let mut outcome = self.engine.outcome(self.event, verdict, stage, reason, changed, steps)?;
         let target = &self.outside.prepared.target;
-        // the workers of other groups may run with what was before
-        if proves(verdict) && self.event.how.group.is_none() {
+        // the workers that were left alone may run with what was before
+        if proves(verdict) && self.event.how.group.is_none() && self.event.how.repair.is_none() {
             let read = target
                 .external
                 .iter()

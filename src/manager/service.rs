@@ -135,6 +135,15 @@ pub enum ManagerError {
         /// the event
         event: u64,
     },
+    /// the manager cannot go on; what runs goes on without it
+    #[error(
+        "the manager gives up: {why}\nthe workers serve on; `pointsman status` shows them, and when the cause is \
+         gone `pointsman manager` goes on"
+    )]
+    Fatal {
+        /// why
+        why: String,
+    },
     /// there is no good generation to roll back to
     #[error("there is no good generation under the one in force; `pointsman history` shows what was good")]
     NothingToRollBackTo,

@@ -8,6 +8,7 @@ use crate::supervise::client::Client;
 use crate::supervise::{WorkerReport, process_start};
 
 use super::outside::chain;
+use super::watchdog::{self, WatchdogReport};
 use super::{ManagerError, Service, confirmation, external};
 
 /// What `pointsman status` shows; `--json` prints it.
@@ -31,6 +32,8 @@ pub struct StatusReport {
     pub unconfirmed: Option<Unconfirmed>,
     /// the manager, where one runs
     pub manager: Option<ManagerReport>,
+    /// the errors of this boot, where a manager has looked for them
+    pub watchdog: Option<WatchdogReport>,
     /// pid of the supervisor, where one answers
     pub supervisor: Option<u32>,
     /// the activation that is being carried out
@@ -142,6 +145,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
             left_ms: u64::try_from(open.left(&service.boot).as_millis()).unwrap_or(u64::MAX),
         }),
         manager: manager(service),
+        watchdog: watchdog::report(service),
         supervisor,
         activation,
         last,
@@ -205,6 +209,11 @@ fn advice(report: &StatusReport) -> Vec<String> {
     }
     if let Some(veto) = &report.frozen {
         advice.push(format!("frozen {veto}; `pointsman thaw` lets changes in again"));
+    }
+    let fatal = report.watchdog.as_ref().and_then(|watchdog| watchdog.fatal.as_ref());
+    if let Some(fatal) = fatal.filter(|_| report.manager.is_none()) {
+        let why = fatal.why.lines().next().unwrap_or_default();
+        advice.push(format!("the manager has given up: {why}; correct that, then `pointsman manager`"));
     }
     if report.manager.is_none() {
         if let Some(activation) = &report.activation {

@@ -21,6 +21,8 @@ pub(super) enum Woken {
     End,
     /// HUP
     Reload,
+    /// something has happened to a worker or the supervisor
+    News,
     /// the time is up
     Time,
 }
@@ -63,6 +65,11 @@ impl Wake {
         Ok(false)
     }
 
+    /// Wakes whoever waits, from another thread.
+    pub(super) fn sender(&self) -> Sender<Woken> {
+        self.sender.clone()
+    }
+
     /// Whether INT or TERM has come.
     pub(super) fn ends(&self) -> bool {
         self.ends.load(Ordering::Relaxed)
@@ -74,7 +81,7 @@ impl Wake {
         loop {
             let left = until.saturating_duration_since(super::clock::instant());
             match self.wait(Some(left)) {
-                Woken::Store if !left.is_zero() => {}
+                Woken::Store | Woken::News if !left.is_zero() => {}
                 woken => return woken,
             }
         }
@@ -91,13 +98,16 @@ impl Wake {
             Err(RecvTimeoutError::Timeout) => return Woken::Time,
             Err(RecvTimeoutError::Disconnected) => return Woken::End,
         };
-        while woken == Woken::Store {
+        // who is woken looks at the store in any case
+        let mut news = woken == Woken::News;
+        while matches!(woken, Woken::Store | Woken::News) {
             match self.inbox.try_recv() {
                 Ok(next) => woken = next,
                 Err(_) => break,
             }
+            news |= woken == Woken::News;
         }
-        woken
+        if news && woken == Woken::Store { Woken::News } else { woken }
     }
 }
 

@@ -113,6 +113,21 @@ pub struct How {
     /// it goes back unless it is confirmed within so many milliseconds
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_ms: Option<u64>,
+    /// of a start that the watchdog asks for: only this
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
+}
+
+/// What the watchdog wants mended. Whatever is well stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// the slots in which nothing is well; none where only the loader's output is gone
+    pub slots: Vec<Slot>,
+    /// what was found, in words
+    pub why: String,
+    /// the pointer names something else, and stays there
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pointer_stays: bool,
 }
 
 /// A time of one boot: it goes on while the machine sleeps, nobody can set it, and a reboot ends it.

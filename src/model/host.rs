@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::field::{Document, Field};
 use super::pipeline::read;
-use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section};
+use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section, WatchdogPolicy};
 
 /// Everything `/etc/pointsman/NAME.yaml` (or `<store>/host.yaml`) says. The default is that of an
 /// absent or empty file.
@@ -20,6 +20,8 @@ pub struct HostFile {
     pub group: Option<GroupAccess>,
     /// how old a request may be that is begun after a reboot, where that is said
     pub request_ttl: Option<Duration>,
+    /// how often the manager looks after what is in force, and how many errors it takes
+    pub watchdog: WatchdogPolicy,
 }
 
 /// Where the pipeline comes from, as far as the host has a say.
@@ -45,10 +47,7 @@ impl HostFile {
         if root.is_null() {
             return Ok(HostFile::default());
         }
-        root.only(
-            "a map",
-            &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group", "request_ttl"],
-        )?;
+        root.only("a map", &KEYS)?;
         if let Some(version) = root.get("version")
             && version.number(1..=1).is_err()
         {
@@ -60,11 +59,19 @@ impl HostFile {
             Some(field) if field.is_map() => HostPipeline::Own(Box::new(read::pipeline(&field, service)?)),
             Some(field) => return Err(field.expected("`pushed` or a pipeline")),
         };
-        let request_ttl = root.get("request_ttl").map(|field| field.duration(false)).transpose()?;
-        let (retention, limits) = (retention(&root)?, limits(&root)?);
-        Ok(HostFile { pipeline, retention, limits, group: group(&root)?, request_ttl })
+        Ok(HostFile {
+            pipeline,
+            retention: retention(&root)?,
+            limits: limits(&root)?,
+            group: group(&root)?,
+            request_ttl: root.get("request_ttl").map(|field| field.duration(false)).transpose()?,
+            watchdog: WatchdogPolicy::read(&root)?,
+        })
     }
 }
+
+const KEYS: [&str; 9] =
+    ["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group", "request_ttl", "watchdog"];
 
 /// A century: more is a mistake.
 const MOST_DAYS: u32 = 36_500;
@@ -181,6 +188,34 @@ mod tests {
     }
 
     #[test]
+    fn a28_the_host_says_how_many_errors_are_too_many() {
+        assert_eq!(parse("").unwrap().watchdog, WatchdogPolicy::default());
+        let policy = parse("watchdog: {interval: 5s, max_errors: 0, decay: 1h}").unwrap().watchdog;
+        assert_eq!(
+            (policy.interval.as_secs(), policy.max_errors, policy.decay.as_secs()),
+            (5, 0, 3600),
+            "{policy:?}"
+        );
+        assert_eq!(parse("watchdog: {max_errors: 9}").unwrap().watchdog.interval.as_secs(), 60);
+        for (text, want) in [
+            (
+                "watchdog: {interval: 0s}",
+                "host.yaml:1:22: watchdog.interval: expected a duration of more than 0s, found \"0s\"",
+            ),
+            (
+                "watchdog: {limit: 2}",
+                "host.yaml:1:12: watchdog.limit: unknown key, expected one of interval, max_errors, decay",
+            ),
+            (
+                "watchdog: 60s",
+                "host.yaml:1:11: watchdog: expected a map of `interval`, `max_errors` and `decay`, found \"60s\"",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), want, "{text:?}");
+        }
+    }
+
+    #[test]
     fn s22_the_host_names_a_group() {
         assert_eq!(parse("").unwrap().group, None);
         assert_eq!(parse("group: web").unwrap().group.unwrap().files, []);
@@ -215,7 +250,7 @@ mod tests {
             ),
             (
                 "pipelin: pushed",
-                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group, request_ttl (did you mean `pipeline`?)",
+                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group, request_ttl, watchdog (did you mean `pipeline`?)",
             ),
             ("[a]", "host.yaml:1:1: expected a map, found a list"),
             (

@@ -31,6 +31,7 @@ pub mod size;
 mod slot;
 mod value;
 mod veto;
+mod watchdog;
 mod yaml;
 
 pub use access::GroupAccess;
@@ -41,8 +42,8 @@ pub use compare::{ValueChange, compare};
 pub use delta::Delta;
 pub use document::DocumentError;
 pub use event::{
-    Actor, BootTime, Event, How, ImportedEvent, Mark, Outcome, PushRecord, Request, Stage, StepReport,
-    StepResult, Verdict,
+    Actor, BootTime, Event, How, ImportedEvent, Mark, Outcome, PushRecord, Repair, Request, Stage,
+    StepReport, StepResult, Verdict,
 };
 pub use external::{External, ExternalNode};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
@@ -60,3 +61,4 @@ pub use section::{Parsed, Section, SectionError, SectionParseError};
 pub use slot::Slot;
 pub use value::{KeyKind, Member, Value, digest};
 pub use veto::Veto;
+pub use watchdog::WatchdogPolicy;

@@ -11,6 +11,14 @@ pub struct Slot {
     pub instance: u32,
 }
 
+impl Slot {
+    /// The slot that is shown as `name`; nothing where none is.
+    pub fn named(name: &str) -> Option<Slot> {
+        let (group, instance) = name.rsplit_once('/')?;
+        Some(Slot { group: group.to_owned(), instance: instance.parse().ok()? })
+    }
+}
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.group, self.instance)
