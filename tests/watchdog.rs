@@ -14,7 +14,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Process, Sandbox, signal_to, workers};
-use pointsman::model::{Command, Listen, Ready, Slot};
+use pointsman::model::{Command, GenerationId, How, Listen, Ready, Repair, Request, Slot};
+use pointsman::store::{EventDraft, Store};
 use pointsman::supervise::client::Client;
 use pointsman::supervise::{Launch, WorkerSpec};
 use rustix::process::Signal;
@@ -371,12 +372,8 @@ fn a29_a_worker_that_does_not_get_well_is_an_error_after_a_while() {
     let manager = Manager::start(&sandbox);
     let gate = sandbox.write("gate", "");
     let script = format!("[ -e {} ] || {{ echo no gate; exit 3; }}", gate.display());
-    let words = "    start_timeout: 50ms\n    restart: {backoff: 20ms..40ms}\n";
-    let one = push(&sandbox, "one", 2, &script, "").len();
-    assert_eq!(one, 64);
-    let pipeline = std::fs::read_to_string(sandbox.path("one/pointsman.yaml")).unwrap();
-    sandbox.write("one/pointsman.yaml", &pipeline.replace("    start_timeout: 5s\n", words));
-    let one = sandbox.run(&["push", "one"], 0);
+    let words = "    restart: {backoff: 20ms..40ms}\n";
+    let one = push(&sandbox, "one", 2, &script, words);
     sandbox.run(&["activate", &one], 0);
     let before: BTreeMap<String, Process> = sandbox.workers();
     // what comes back at once is the supervisor's business
@@ -519,5 +516,38 @@ fn a29_a_changed_host_file_starts_and_stops_nothing() {
         let status = sandbox.status();
         assert_eq!((workers(&status), events(&sandbox).len()), (before.clone(), 1), "{status:#}");
     }
+    manager.kill();
+}
+
+#[test]
+fn a29_a_repair_whose_time_has_passed_mends_nothing() {
+    let (sandbox, manager, one) = serving(OFTEN, "");
+    manager.kill();
+    forget_all_but(&sandbox, &[slot(2)]);
+    sandbox.wait("one is gone", |status| workers(status).len() == 1);
+    let before = sandbox.workers();
+    let one: GenerationId = one.parse().unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let store = Store::open(&sandbox.path("store"), &sandbox.path("store/run")).unwrap();
+    let writer = store.writer(&boot).unwrap();
+    for (boot, current) in [("another", Some(one)), (boot.as_str(), None)] {
+        let repair = Repair { slots: vec![slot(2)], why: "gone".into(), current, pointer_stays: false };
+        let draft = EventDraft {
+            request: Request::Start,
+            target: one,
+            how: How { repair: Some(repair), ..How::default() },
+            at: jiff::Timestamp::now(),
+            boot: boot.to_owned(),
+            by: Default::default(),
+        };
+        writer.accept(draft).unwrap();
+    }
+    drop(writer);
+    // it mends what it finds itself
+    let manager = Manager::start(&sandbox);
+    sandbox.wait("it is back", |status| workers(status).len() == 2 && status["activation"].is_null());
+    let verdicts: Vec<Value> = events(&sandbox).iter().map(|event| event["end"]["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["good", "superseded", "superseded", "good"]);
+    assert_eq!(sandbox.workers()["web/2"], before["web/2"]);
     manager.kill();
 }

@@ -423,6 +423,7 @@ fn started(facts: &Facts, slot: &Slot) -> String {
     let running = facts.running.iter().filter(|running| running.slot.group == slot.group).count();
     let wanted = instances(facts, &slot.group);
     match running {
+        _ if facts.repairs => "started, nothing ran there any more".to_owned(),
         _ if facts.running.is_empty() => "started, nothing runs yet".to_owned(),
         0 => format!("started, group {} is new", slot.group),
         _ if running < wanted => format!("started, {running} of {wanted} run"),

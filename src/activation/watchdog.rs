@@ -171,7 +171,7 @@ pub fn look(seen: &Seen) -> Next {
     // a pointer that was moved alone stays where workers show what is in force without it
     let pointer_stays = drifted && (seen.current_proven || seen.is_well(|_| true));
     let slots = faults.into_iter().map(|(slot, _)| slot.clone()).collect();
-    Next::Restore(good, Repair { slots, why, pointer_stays })
+    Next::Restore(good, Repair { slots, why, current: seen.current, pointer_stays })
 }
 
 /// What a settled activation has left behind, where everything else is as it has left it.

@@ -12,7 +12,7 @@ use crate::activation::{
     Action, Activation, Observation, Recovery, Trace, begin, has_stopped, recover, undo,
 };
 use crate::model::{
-    BootTime, Event, GenerationId, Mark, Outcome, Request, Retention, Stage, StepReport, Verdict,
+    BootTime, Event, GenerationId, Mark, Outcome, Repair, Request, Retention, Stage, StepReport, Verdict,
 };
 use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::client::{Client, start_detached};
@@ -133,9 +133,10 @@ impl Engine<'_> {
         if let Recovery::Fail { stage, why } = recovery {
             return self.conclude(event, Verdict::Failed, stage, why);
         }
-        if recovery == Recovery::Run && event.how.repair.is_some() && event.boot != *boot {
-            let why = "the machine went down: there is nothing left to mend".to_owned();
-            return self.conclude(event, Verdict::Failed, Stage::Preflight, why);
+        if let Some(repair) = event.how.repair.as_ref().filter(|_| recovery == Recovery::Run)
+            && let Some(why) = void(event, repair, boot, current)
+        {
+            return self.conclude(event, Verdict::Superseded, Stage::Preflight, why.to_owned());
         }
         if recovery == Recovery::Run {
             let objection =
@@ -417,6 +418,15 @@ fn supersedes(later: &Event, event: &Event) -> bool {
         (Request::Activate, Request::Rollback | Request::Restart | Request::Confirm)
         | (Request::Stop, Request::Rollback | Request::Confirm)
         | (Request::Start | Request::Restart | Request::Confirm, _) => false,
+    }
+}
+
+/// Why there is nothing left to mend of what the watchdog has found; `None`: there may be.
+fn void(event: &Event, repair: &Repair, boot: &str, current: Option<GenerationId>) -> Option<&'static str> {
+    match () {
+        () if event.boot != boot => Some("the machine went down, and nothing is left to mend"),
+        () if current != repair.current => Some("the pointer has moved since: the watchdog looks again"),
+        () => None,
     }
 }
 

@@ -125,6 +125,9 @@ pub struct Repair {
     pub slots: Vec<Slot>,
     /// what was found, in words
     pub why: String,
+    /// what `current` named then: where it names something else by now, there is nothing to mend
+    #[serde(default)]
+    pub current: Option<GenerationId>,
     /// the pointer names something else, and stays there
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pointer_stays: bool,
