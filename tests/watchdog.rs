@@ -539,6 +539,7 @@ fn a29_a_repair_whose_time_has_passed_mends_nothing() {
             at: jiff::Timestamp::now(),
             boot: boot.to_owned(),
             by: Default::default(),
+            above: 0,
         };
         writer.accept(draft).unwrap();
     }

@@ -76,7 +76,7 @@ pub struct Unconfirmed {
 /// Everything that is decided from, as it was at one look.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// an event has no verdict yet
+    /// an event has no verdict yet, or the service is stopped: nothing is missed
     pub busy: bool,
     /// the last good generation
     pub good: Option<GenerationId>,

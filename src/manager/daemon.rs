@@ -69,15 +69,24 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
         tracing::info!("started a supervisor, detached: it outlives this manager");
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     engine.run_pending(&mut |_, _| {})?;
+    // a reboot counts as no: what goes back must not be started first, which would prove it
+    if !wake.ends() && unconfirmed(service, &writer)?.is_some_and(|left| left.is_zero()) {
+        engine.run_pending(&mut |_, _| {})?;
+    }
     if !wake.ends()
         && needs_cold_start(service)?
         && let Some(event) =
             request(service, &writer, Request::Start, How { unasked: true, ..How::default() })?
     {
         watchdog.starts(event);
+        engine.run_pending(&mut |_, _| {})?;
     }
+    if !wake.ends() {
+        watchdog.judge()?;
+    }
+    // now whoever is started after us finds the workers there
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     loop {
         let done = engine.run_pending(&mut |_, _| {}).and_then(|()| unconfirmed(service, &writer));
         if watch(&mut watchdog, &wake)? {

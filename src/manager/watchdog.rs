@@ -295,7 +295,7 @@ impl<'a> Watchdog<'a> {
         let ended = |entry: &HistoryEntry| entry.end.as_ref().map(|end| end.verdict);
         let unconfirmed = store.unconfirmed()?;
         let mut seen = Seen {
-            busy: !store.pending()?.is_empty(),
+            busy: !store.pending()?.is_empty() || store.stopped()?.is_some(),
             good: store.last_good()?,
             current,
             current_proven: history
