@@ -149,6 +149,11 @@ impl Dir {
             .map_err(|e| FsError::new("set the mode of", &self.path, e))
     }
 
+    /// Gives this directory to a user and group.
+    pub fn give(&self, uid: u32, gid: u32) -> Result<(), FsError> {
+        super::give(&self.fd, &self.path, uid, gid)
+    }
+
     /// Sets the time of the last change of `rel` to now.
     pub fn touch(&self, rel: impl AsRef<Path>) -> Result<(), FsError> {
         let rel = rel.as_ref();

@@ -62,6 +62,12 @@ pub fn start_writing(file: &fs_err::File, from: u64, len: u64) {
     let _ = rustix::fs::fadvise(file.file(), from, len, rustix::fs::Advice::DontNeed);
 }
 
+/// Gives an open file or directory, called `path`, to a user and group.
+pub fn give(fd: impl std::os::fd::AsFd, path: &Path, uid: u32, gid: u32) -> Result<(), FsError> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| FsError::new("change the owner of", path, e))
+}
+
 /// Cuts an open file to `len` bytes.
 pub fn cut(file: &fs_err::File, len: u64) -> Result<(), FsError> {
     file.file().set_len(len).map_err(|e| FsError::new("cut", file.path(), e))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::fsx;
-use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord};
+use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord, Surroundings};
 use crate::store::{PushOptions, Source, Staging, Writer};
 use crate::supervise;
 use crate::supervise::Launch;
@@ -132,6 +132,7 @@ fn run(
         config: config.to_owned(),
         loaded: scratch.as_ref().map(|staging| staging.path().to_owned()),
         mount: pipeline.mount.as_ref().map(PathBuf::from),
+        surroundings: Default::default(),
     };
     if pipeline.mount.is_some() {
         let nothing = Command(vec!["true".to_owned()]);
@@ -142,12 +143,15 @@ fn run(
     if let Some(canary) = &canary {
         canary::may_run(service, canary).map_err(|why| ManagerError::MayNotMount { why })?;
     }
-    let loader = pipeline.loader.iter().map(|l| ("loader".to_owned(), &l.command, l.timeout));
-    let checks = pipeline.checks.iter().map(|c| (format!("`{c}`"), c, pipeline.check_timeout));
-    for (name, command, timeout) in loader.chain(checks) {
+    let none = Surroundings::default();
+    let loader =
+        pipeline.loader.iter().map(|l| ("loader".to_owned(), &l.command, l.timeout, &l.surroundings));
+    let checks = pipeline.checks.iter().map(|c| (format!("`{c}`"), c, pipeline.check_timeout, &none));
+    for (name, command, timeout, surroundings) in loader.chain(checks) {
         report.ran.push(name.clone());
         let cancel = Cancel::new().map_err(ManagerError::Signals)?;
-        let one_shot = stage_shot(service, launch(command), timeout);
+        let mut one_shot = stage_shot(service, launch(command), timeout);
+        one_shot.launch.surroundings = surroundings.clone();
         if let Err(why) = verdict_of(&name, oneshot::run(&one_shot, &service.place.program, &cancel)) {
             report.ok = false;
             report.reason = Some(why);

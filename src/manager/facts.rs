@@ -17,7 +17,7 @@ use crate::supervise::WorkerReport;
 use super::external::{self, Digests};
 use super::launch::Launchable;
 use super::objection::objection;
-use super::{ManagerError, Service, cold, confirmation, standstill};
+use super::{ManagerError, Service, cold, confirmation, standstill, surroundings};
 
 use super::service::{PIPELINE_FILE, PipelineSource};
 
@@ -80,7 +80,9 @@ pub fn plan_for(
     let wish = Wish { request, target, current, from: current, stopped: false, takes: Takes::Whole, how };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
-    Ok((prepared.plan, prepared.note))
+    let unlimited = surroundings::unlimited(&prepared.target.pipeline, std::process::id());
+    let notes: Vec<String> = prepared.note.into_iter().chain(unlimited).collect();
+    Ok((prepared.plan, (!notes.is_empty()).then(|| notes.join("; "))))
 }
 
 /// Gathers the facts and makes the plan.

@@ -101,7 +101,7 @@ fn memory(prepared: &Prepared, supervisor: Option<u32>, workers: &[WorkerReport]
     }
     let groups = &prepared.target.pipeline.workers;
     let said: BTreeMap<String, u64> =
-        groups.iter().filter_map(|(name, group)| Some((name.clone(), group.memory?))).collect();
+        groups.iter().filter_map(|(name, group)| Some((name.clone(), group.surroundings.memory?))).collect();
     let mut measured = BTreeMap::new();
     let mut running: BTreeSet<Slot> = BTreeSet::new();
     for worker in workers.iter().filter(|worker| worker.accepted) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::model::{Command, GenerationId, Group, LoadedKey, Pipeline, Retention, Slot};
+use crate::model::{Command, GenerationId, Group, LoadedKey, Pipeline, Retention, Slot, Surroundings};
 use crate::store::Store;
 use crate::supervise::{Launch, WorkerSpec};
 
@@ -33,6 +33,7 @@ impl Launchable {
             config: store.tree_path(self.id),
             loaded: self.key.map(|key| store.loaded_path(key)),
             mount: self.pipeline.mount.as_ref().map(PathBuf::from),
+            surroundings: Surroundings::default(),
         }
     }
 
@@ -52,7 +53,10 @@ impl Launchable {
             slot,
             generation: self.id,
             loaded: self.key,
-            launch: self.launch(store, &group.command, group.env.clone()),
+            launch: Launch {
+                surroundings: group.surroundings.clone(),
+                ..self.launch(store, &group.command, group.env.clone())
+            },
             copies_loaded: group.copies_loaded,
             leases,
             listen: group.listen.clone(),

@@ -26,6 +26,7 @@ mod run;
 mod service;
 mod standstill;
 mod status;
+mod surroundings;
 mod wake;
 mod watchdog;
 

@@ -16,7 +16,7 @@ use crate::supervise::{Launch, News};
 use super::canary;
 use super::facts::{Prepared, program_path};
 use super::watchdog::is_there;
-use super::{ManagerError, Service, clock, headroom, standstill};
+use super::{ManagerError, Service, clock, headroom, standstill, surroundings};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -135,6 +135,10 @@ impl Outside<'_> {
                         bring the pipeline back, or move the pointer alone with --pointer-only"
                 .to_owned());
         }
+        let doubt = match self.prepared.plan.pointer_only {
+            true => None,
+            false => surroundings::check(self.service, target)?,
+        };
         if !pipeline.workers.is_empty() && !self.prepared.plan.pointer_only {
             self.client().map_err(|e| chain(&ManagerError::NoSupervisor(e)))?;
         }
@@ -152,7 +156,7 @@ impl Outside<'_> {
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
         let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (Some(s.supervisor), s.workers));
         let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
-        let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).collect();
+        let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).chain(doubt).collect();
         Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
     }
 
@@ -200,6 +204,7 @@ impl Outside<'_> {
             Err(error) => return self.send(Observation::Failed { at, why: chain(&error) }),
         };
         let mut one_shot = self.one_shot(&loader.command, loader.timeout);
+        one_shot.launch.surroundings = loader.surroundings.clone();
         one_shot.launch.loaded = Some(staging.path().to_owned());
         self.spawn(one_shot, move |done| match verdict_of("loader", done) {
             Ok(()) => Inbound::Loaded { at, staging },

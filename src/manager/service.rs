@@ -279,10 +279,22 @@ impl Service {
 
     /// The pipeline that counts where a tree brings the text `pushed` with it, which errors call `name`.
     pub fn choose(&self, name: &str, pushed: Option<&[u8]>) -> Result<Chosen, ManagerError> {
-        let HostFile { pipeline, retention, .. } = self.place.host_file()?;
+        let HostFile { pipeline, retention, group, .. } = self.place.host_file()?;
+        // who else may read private files, where the host lets workers in
+        let reads = group.filter(|group| group.workers).map(|group| group.group);
+        let with_access = |mut pipeline: Pipeline| {
+            for group in pipeline.workers.values_mut().filter(|group| group.surroundings.names_somebody()) {
+                group.surroundings.reads.clone_from(&reads);
+            }
+            Some(pipeline)
+        };
         let trusted = match pipeline {
             HostPipeline::Own(pipeline) => {
-                return Ok(Chosen { pipeline: Some(*pipeline), source: PipelineSource::Host, retention });
+                return Ok(Chosen {
+                    pipeline: with_access(*pipeline),
+                    source: PipelineSource::Host,
+                    retention,
+                });
             }
             HostPipeline::Pushed => true,
             HostPipeline::Absent => self.store.owner()? != 0,
@@ -294,7 +306,7 @@ impl Service {
             return Ok(Chosen { pipeline: None, source: PipelineSource::Ignored, retention });
         }
         let pipeline = Pipeline::parse(text, name, &self.place.name)?;
-        Ok(Chosen { pipeline: Some(pipeline), source: PipelineSource::Pushed, retention })
+        Ok(Chosen { pipeline: with_access(pipeline), source: PipelineSource::Pushed, retention })
     }
 
     /// Chooses the pipeline of what is being read, remembers it in `chosen`, and gives its mount: what

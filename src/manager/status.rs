@@ -9,7 +9,7 @@ use crate::supervise::{WorkerReport, process_start};
 
 use super::outside::chain;
 use super::watchdog::{self, WatchdogReport};
-use super::{ManagerError, Service, confirmation, external};
+use super::{ManagerError, Service, confirmation, external, surroundings};
 
 /// What `pointsman status` shows; `--json` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -158,11 +158,13 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
     Ok(report)
 }
 
-/// What lives elsewhere and has changed since. A pipeline that cannot be read is told by whatever needs it.
+/// What this machine does not give it, and what lives elsewhere and has changed since. A pipeline that cannot be read is told by whatever needs it.
 fn look_outside(service: &Service, report: &mut StatusReport) {
     let Some(id) = report.current else { return };
     let Ok(manifest) = service.store.manifest(id) else { return };
     let Ok(Some(pipeline)) = service.pipeline(id, &manifest).map(|chosen| chosen.pipeline) else { return };
+    let starter = report.supervisor.unwrap_or_else(std::process::id);
+    report.advice.extend(surroundings::unlimited(&pipeline, starter));
     if pipeline.external.is_empty() {
         return;
     }

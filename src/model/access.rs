@@ -9,6 +9,8 @@ pub struct GroupAccess {
     pub group: String,
     /// file globs; none: all private files
     pub files: Vec<Section>,
+    /// whether workers that run as another user than the store's owner are in it
+    pub workers: bool,
 }
 
 impl GroupAccess {
@@ -19,14 +21,7 @@ impl GroupAccess {
 
     /// The number of the group, by the text of `/etc/group`; `None` where there is no such group.
     pub fn gid(&self, groups: &str) -> Option<u32> {
-        if let Ok(gid) = self.group.parse() {
-            return Some(gid);
-        }
-        groups.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (name == self.group).then(|| fields.nth(1)?.parse().ok()).flatten()
-        })
+        super::surroundings::gid(groups, &self.group)
     }
 }
 
@@ -37,7 +32,8 @@ mod tests {
     #[test]
     fn s22_a_group_is_found_by_name_or_number() {
         let groups = "root:x:0:\nwww-data:x:33:a,b\nbroken\n";
-        let gid = |group: &str| GroupAccess { group: group.to_owned(), files: vec![] }.gid(groups);
+        let gid =
+            |group: &str| GroupAccess { group: group.to_owned(), files: vec![], workers: false }.gid(groups);
         assert_eq!(gid("www-data"), Some(33));
         assert_eq!(gid("99"), Some(99));
         assert_eq!((gid("www"), gid("broken"), gid("")), (None, None, None));

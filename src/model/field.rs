@@ -148,6 +148,14 @@ impl<'d> Field<'d> {
         number.ok_or_else(|| self.expected(&what))
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Result<bool, DocumentError> {
+        match self.value {
+            Value::Bool(yes) => Ok(*yes),
+            _ => Err(self.expected("`true` or `false`")),
+        }
+    }
+
     /// A duration; where `positive`, not `0s`.
     pub(super) fn duration(&self, positive: bool) -> Result<Duration, DocumentError> {
         let what = "a duration like 30s or 500ms";

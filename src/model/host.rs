@@ -95,9 +95,9 @@ fn retention(root: &Field<'_>) -> Result<Retention, DocumentError> {
 fn group(root: &Field<'_>) -> Result<Option<GroupAccess>, DocumentError> {
     let Some(field) = root.get("group") else { return Ok(None) };
     if let Some(name) = field.as_str() {
-        return Ok(Some(GroupAccess { group: name.to_owned(), files: Vec::new() }));
+        return Ok(Some(GroupAccess { group: name.to_owned(), files: Vec::new(), workers: false }));
     }
-    field.only("a group, or a map of `name` and `files`", &["name", "files"])?;
+    field.only("a group, or a map of `name`, `files` and `workers`", &["name", "files", "workers"])?;
     let name = field.get("name").ok_or_else(|| field.error("expected the key `name`"))?;
     let group = name.as_str().ok_or_else(|| name.expected("the name of a group"))?.to_owned();
     let files = match field.get("files") {
@@ -111,7 +111,11 @@ fn group(root: &Field<'_>) -> Result<Option<GroupAccess>, DocumentError> {
         }
         None => Vec::new(),
     };
-    Ok(Some(GroupAccess { group, files }))
+    let workers = match field.get("workers") {
+        Some(field) => field.boolean()?,
+        None => false,
+    };
+    Ok(Some(GroupAccess { group, files, workers }))
 }
 
 fn limits(root: &Field<'_>) -> Result<Limits, DocumentError> {
@@ -221,9 +225,15 @@ mod tests {
         assert_eq!(parse("group: web").unwrap().group.unwrap().files, []);
         let some = parse("group: {name: web, files: [keys/**]}").unwrap().group.unwrap();
         assert_eq!((some.group.as_str(), some.files.len()), ("web", 1));
-        for text in
-            ["group: [a]", "group: {files: [a]}", "group: {name: 3}", "group: {name: a, files: [x.yaml#/b]}"]
-        {
+        let workers = parse("group: {name: web, workers: true}").unwrap().group.unwrap();
+        assert!(workers.workers && !some.workers);
+        for text in [
+            "group: {name: a, workers: 1}",
+            "group: [a]",
+            "group: {files: [a]}",
+            "group: {name: 3}",
+            "group: {name: a, files: [x.yaml#/b]}",
+        ] {
             assert!(parse(text).unwrap_err().starts_with("host.yaml:1:"), "{text}");
         }
     }

@@ -9,11 +9,12 @@ use super::field::Document;
 use super::section::SectionError;
 use super::{
     Address, Command, ContentHash, DocumentError, External, LoadedKey, Manifest, Parsed, Probe, RelPath,
-    Section,
+    Section, Surroundings,
 };
 
 mod canary;
 pub(super) mod read;
+mod surroundings;
 
 pub use canary::{Canary, Network};
 
@@ -51,6 +52,8 @@ pub struct Loader {
     pub external: Vec<External>,
     /// its limit
     pub timeout: Duration,
+    /// how much it may take; it is always the store's owner, whose output it makes
+    pub surroundings: Surroundings,
 }
 
 /// One group of equal worker processes.
@@ -80,8 +83,8 @@ pub struct Group {
     pub reload: Option<Reload>,
     /// when and how soon it is started again after an end that nobody has asked for
     pub restart: Restart,
-    /// the memory that one process takes, in bytes
-    pub memory: Option<u64>,
+    /// who they are, what they may take, where they start
+    pub surroundings: Surroundings,
 }
 
 /// The listening sockets of a group.

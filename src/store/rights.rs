@@ -45,7 +45,11 @@ mod tests {
     #[test]
     fn s5_a_group_reads_what_is_private_and_covered() {
         let path = |text: &str| RelPath::new(text).unwrap();
-        let files = GroupAccess { group: "www".to_owned(), files: vec![Section::parse("keys/**").unwrap()] };
+        let files = GroupAccess {
+            group: "www".to_owned(),
+            files: vec![Section::parse("keys/**").unwrap()],
+            workers: false,
+        };
         let access = Access { gid: 33, files };
         for (at, mode, expected) in [
             ("keys/a", 0o400, (0o440, Some(33))),

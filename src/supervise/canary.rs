@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::fsx::{Dir, FsError, Meta};
-use crate::model::{Address, Command, HttpUrl, Listen, Network, Probe, Ready};
+use crate::model::{Address, Command, HttpUrl, Listen, Network, Probe, Ready, Surroundings};
 
 use super::exec::{Network as Where, Start};
 use super::launch::{self, Given};
@@ -20,7 +20,7 @@ use super::process::{self, Ended};
 use super::readiness::{self, FileMark, NotifySocket};
 use super::spawn::Spawned;
 use super::wire::{Launch, WorkerSpec};
-use super::{clock, http, sockets, spawn};
+use super::{clock, http, sockets, spawn, surroundings};
 
 /// How long a canary that has passed may finish what it does, at most: nobody but its probe has asked it.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -111,10 +111,11 @@ pub fn may_isolate(run: &Path, program: &Path, addresses: &[IpAddr]) -> Result<(
         config: PathBuf::from("/"),
         loaded: None,
         mount: None,
+        surroundings: Default::default(),
     };
     let run = scratch.path().to_str().ok_or("the run directory's path is not UTF-8")?;
     let given = Given { run, parent: Some(std::process::id()), ..Given::default() };
-    let mut start = launch::start(&launch, &given).map_err(|e| e.to_string())?;
+    let mut start = surroundings::start(&launch, &given)?;
     start.network = Some(Where::Own { addresses: addresses.to_vec() });
     let mut child = Program::start(&start, program, Vec::new())?;
     let deadline = clock::after(Duration::from_secs(10));
@@ -266,7 +267,8 @@ impl<'a> Trial<'a> {
             copies_loaded: spec.copies_loaded,
             ..Given::default()
         };
-        let mut start = launch::start(&spec.launch, &given).map_err(|e| e.to_string())?;
+        let mut start = surroundings::start(&spec.launch, &given)?;
+        start.settings.give(&dir).map_err(chain)?;
         if canary.network == Network::Private {
             start.sockets = 0;
             start.bind = addresses.values().cloned().collect();
@@ -433,10 +435,11 @@ impl<'a> Trial<'a> {
                 launch.command = Command(vec![program.to_owned(), "__get".to_owned(), url]);
                 // the question is ours, and not about files
                 launch.mount = None;
+                launch.surroundings = Surroundings::default();
                 what
             }
         };
-        let mut start = launch::start(&launch, &given).map_err(|e| e.to_string())?;
+        let mut start = surroundings::start(&launch, &given)?;
         start.network = match self.canary.network {
             Network::Private => Some(Where::Of { pid: self.worker.child.pid }),
             Network::Host => None,

@@ -22,7 +22,7 @@ use super::record::{Record, chain};
 use super::slots::{Act, Role, Table, Worker};
 use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;
-use super::{clock, oneshot, spawn};
+use super::{clock, memory, oneshot, spawn, surroundings};
 
 mod tell;
 
@@ -129,6 +129,7 @@ impl Crew {
                 None => process::kill_group(pid, started),
             }
         }
+        memory::sweep();
         let alive = self.live.keys().copied().collect();
         let acts = self.table.adopt(&alive);
         let processes = Dir::create_all(&self.run.path().join("p"), 0o755)?;
@@ -223,7 +224,10 @@ impl Crew {
         let ended = process::reap(&live.pidfd).unwrap_or(Ended::Unknown);
         self.remove_directory(n);
         let Some(worker) = self.table.worker(n) else { return };
-        let what = worker.verdict.clone().unwrap_or_else(|| ended.to_string());
+        let mut what = worker.verdict.clone().unwrap_or_else(|| ended.to_string());
+        if worker.spec.launch.surroundings.memory.is_some() && memory::leave(live.pid) {
+            what = format!("{what}; {}", memory::SHORT);
+        }
         let tail = oneshot::tail(&self.log_path(&worker.spec.slot), worker.log_from, TAIL);
         let why = if tail.is_empty() { what.clone() } else { format!("{what}\n{tail}") };
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, what, "is gone");
@@ -366,7 +370,7 @@ impl Crew {
         self.lease_for(&spec)?;
         let (keys, fds) = self.sockets_for(&spec)?;
         let directory = self.make_directory(n, &spec).map_err(|e| chain(&e))?;
-        let run = directory.to_str().ok_or("the run directory's path is not UTF-8")?;
+        let run = directory.path().to_str().ok_or("the run directory's path is not UTF-8")?;
         let copies_loaded = spec.copies_loaded;
         let mut given = Given { run, worker: Some(&spec), copies_loaded, ..Given::default() };
         match &spec.listen {
@@ -390,11 +394,13 @@ impl Crew {
             Ready::After(_) => {}
             Ready::Probe(probe) => check = Check::Ask(Asking::new(probe)),
         }
-        let start = launch::start(&spec.launch, &given).map_err(|e| e.to_string())?;
+        let start = surroundings::start(&spec.launch, &given)?;
+        start.settings.give(&directory).map_err(|e| chain(&e))?;
         let path = self.log_path(&spec.slot);
         let log =
             self.run.append_file(Path::new("log").join(log_name(&spec.slot)), 0o640).map(|(log, _)| log);
         let (log, _) = log.map_err(|e| chain(&e))?.into_parts();
+        start.settings.give_file(&log, &path).map_err(|e| chain(&e))?;
         let log_from = crate::fsx::Meta::of_fd(&log, &path).map_err(|e| chain(&e))?.len;
 
         let mut child = spawn::spawn(&self.program, log.into(), fds).map_err(|e| e.to_string())?;
@@ -435,7 +441,7 @@ impl Crew {
     }
 
     /// `p/<n>`, with links to what the process shall use.
-    fn make_directory(&self, n: u64, spec: &WorkerSpec) -> Result<PathBuf, FsError> {
+    fn make_directory(&self, n: u64, spec: &WorkerSpec) -> Result<Dir, FsError> {
         let name = Path::new("p").join(n.to_string());
         self.run.remove_tree(&name)?;
         let directory = self.run.create_dir(&name, 0o755)?;
@@ -444,7 +450,7 @@ impl Crew {
         if let Some(loaded) = spec.launch.loaded.as_ref().filter(|_| !spec.copies_loaded) {
             directory.symlink(loaded, "loaded")?;
         }
-        Ok(self.run.path().join(name))
+        Ok(directory)
     }
 
     fn remove_directory(&self, n: u64) {

@@ -22,6 +22,7 @@ use crate::model::Address;
 
 use super::namespace::{self, NamespaceError};
 use super::sockets;
+use super::surroundings::Settings;
 
 /// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
 pub(super) const FIRST_FD: usize = 3;
@@ -53,6 +54,9 @@ pub(super) struct Start {
     pub(super) mount: Option<Mount>,
     /// where to start
     pub(super) directory: PathBuf,
+    /// who to be, and what it may take
+    #[serde(default)]
+    pub(super) settings: Settings,
     /// be killed when the thread of this process that started us ends
     pub(super) die_with_parent: Option<u32>,
 }
@@ -155,12 +159,13 @@ impl ExecError {
 /// with [`ExecError::report`].
 pub fn run(fd: RawFd) -> ExecError {
     match prepare(fd) {
-        Ok(start) => become_it(&start),
+        Ok((start, mappings)) => become_it(&start, mappings),
         Err(error) => error,
     }
 }
 
-fn prepare(fd: RawFd) -> Result<Start, ExecError> {
+/// Sets this process up: first what takes rights, then whom it shall be, then the rest, as that user.
+fn prepare(fd: RawFd) -> Result<(Start, Vec<FdMapping>), ExecError> {
     let unreadable = |why: String| ExecError::Unreadable { fd, why };
     let bytes = crate::fsx::read_path(Path::new(&format!("/proc/self/fd/{fd}")), LIMIT)
         .map_err(|e| unreadable(e.to_string()))?;
@@ -181,8 +186,11 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
     if let Some(mount) = &start.mount {
         namespace::enter(&mount.source, &mount.target)?;
     }
+    start.settings.limit()?;
+    let mappings = mappings(&start)?;
+    start.settings.become_somebody()?;
     if let Some(parent) = start.die_with_parent {
-        // after the namespace: a change of credentials would clear it
+        // after the namespace and the user: a change of credentials would clear it
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(setup("tie this process to its parent"))?;
         let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
@@ -197,7 +205,7 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
     }
     rustix::process::chdir(&start.directory)
         .map_err(setup(&format!("enter {}", start.directory.display())))?;
-    Ok(start)
+    Ok((start, mappings))
 }
 
 /// Becomes the command `words` of an operator: with the environment and directory it has, but for
@@ -230,7 +238,9 @@ fn strangers(own: usize) -> Result<Vec<FdMapping>, String> {
             .lines()
             .find_map(|line| i64::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
         let stays = flags.is_some_and(|flags| flags & i64::from(OFlags::CLOEXEC.bits()) == 0);
-        strangers.extend(number.filter(|_| stays));
+        // one that is shut off already may have a number that `limits.nofile` does not allow any more
+        let shut = table.read_link(&name).is_ok_and(|path| path == "/dev/null");
+        strangers.extend(number.filter(|_| stays && !shut));
     }
     let mut mappings = Vec::new();
     for child_fd in strangers {
@@ -240,7 +250,7 @@ fn strangers(own: usize) -> Result<Vec<FdMapping>, String> {
     Ok(mappings)
 }
 
-fn become_it(start: &Start) -> ExecError {
+fn become_it(start: &Start, mappings: Vec<FdMapping>) -> ExecError {
     let Some((program, arguments)) = start.argv.split_first() else {
         return ExecError::Unreadable { fd: 0, why: "there is no command".to_owned() };
     };
@@ -249,23 +259,36 @@ fn become_it(start: &Start) -> ExecError {
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
     }
-    let shut = |why: String| ExecError::Setup { what: "shut descriptors off".to_owned(), why };
-    let mut mappings = Vec::new();
-    for (index, address) in start.bind.iter().enumerate() {
-        let child_fd = (FIRST_FD + start.sockets + index) as RawFd;
-        match sockets::bind(address) {
-            Ok(parent_fd) => mappings.push(FdMapping { parent_fd, child_fd }),
-            Err(why) => return ExecError::NoSocket { address: address.clone(), why },
-        }
-    }
-    match strangers(start.sockets + start.bind.len()) {
-        Ok(strangers) => mappings.extend(strangers),
-        Err(why) => return shut(why),
-    }
     if let Err(error) = command.fd_mappings(mappings) {
         return shut(error.to_string());
     }
     not_become(program, &command.exec())
+}
+
+/// The sockets that are bound here, and what is shut off.
+fn mappings(start: &Start) -> Result<Vec<FdMapping>, ExecError> {
+    let mut mappings = Vec::new();
+    for (index, address) in start.bind.iter().enumerate() {
+        let child_fd = (FIRST_FD + start.sockets + index) as RawFd;
+        let parent_fd =
+            sockets::bind(address).map_err(|why| ExecError::NoSocket { address: address.clone(), why })?;
+        mappings.push(FdMapping { parent_fd, child_fd });
+    }
+    let strangers = strangers(start.sockets + start.bind.len()).map_err(shut)?;
+    let highest = mappings.iter().chain(&strangers).map(|mapping| mapping.child_fd).max();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // two more while they are put in place
+    if let (Some(highest), Some(limit)) = (highest, limit)
+        && highest as u64 + 2 >= limit
+    {
+        return Err(shut(format!("descriptor {highest} is open, and `limits.nofile` allows {limit}")));
+    }
+    mappings.extend(strangers);
+    Ok(mappings)
+}
+
+fn shut(why: String) -> ExecError {
+    ExecError::Setup { what: "shut descriptors off".to_owned(), why }
 }
 
 fn not_become(program: &str, error: &std::io::Error) -> ExecError {

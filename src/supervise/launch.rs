@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::model::Address;
 
 use super::exec::{FIRST_FD, Mount, Start};
+use super::surroundings::{self, Settings};
 use super::wire::{Launch, WorkerSpec};
 
 /// What one process is given besides its [`Launch`].
@@ -61,13 +62,13 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
     let lookup = |name: &str| words.lookup(name, given);
     let mut argv =
         launch.command.0.iter().map(|word| expand(word, &lookup)).collect::<Result<Vec<String>, _>>()?;
-    let mut directory = launch.config.clone();
-    if given.is_told() {
-        // in a generation it would stay when it is told of another one
-        directory = PathBuf::from(given.run);
-        if let Some(program) = argv.first_mut().filter(|p| p.contains('/') && !p.starts_with('/')) {
-            *program = format!("{config}/{program}");
-        }
+    // in a generation it would stay when it is told of another one
+    let otherwise = if given.is_told() { Path::new(given.run) } else { &launch.config };
+    let directory = surroundings::directory(launch, otherwise, |text| expand(text, &lookup))?;
+    // a relative name is one of the configuration, wherever it starts
+    let relative = |program: &&mut String| program.contains('/') && !program.starts_with('/');
+    if let Some(program) = argv.first_mut().filter(relative).filter(|_| directory != launch.config) {
+        *program = format!("{config}/{program}");
     }
 
     let mut env = plain_environment();
@@ -113,6 +114,7 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         copy,
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
         directory,
+        settings: Settings::default(),
         die_with_parent: given.parent,
     })
 }
@@ -178,6 +180,7 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
         copy: None,
         mount: None,
         directory,
+        settings: Settings::default(),
         die_with_parent: None,
     })
 }
@@ -246,6 +249,7 @@ mod tests {
             config: PathBuf::from("/g/tree"),
             loaded: None,
             mount: None,
+            surroundings: Default::default(),
         }
     }
 

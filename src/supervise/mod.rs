@@ -14,9 +14,11 @@ pub mod canary;
 pub mod client;
 pub mod exec;
 pub mod holder;
+pub mod memory;
 pub mod oneshot;
 pub mod probe;
 pub mod supervisor;
+pub mod surroundings;
 
 mod clients;
 mod clock;

@@ -151,11 +151,12 @@ fn kept(target: &Path) -> MountFlags {
 }
 
 fn write_proc(name: &str, text: &str) -> Result<(), NamespaceError> {
-    write_file(&format!("/proc/self/{name}"), text.as_bytes())
+    write_file(format!("/proc/self/{name}"), text.as_bytes())
         .map_err(|e| NamespaceError::Ids { why: format!("{name}: {e}") })
 }
 
-fn write_file(path: &str, bytes: &[u8]) -> Result<(), Errno> {
+/// Writes `bytes`, in one piece, to a file that the kernel makes up.
+pub(super) fn write_file(path: impl rustix::path::Arg, bytes: &[u8]) -> Result<(), Errno> {
     let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
     // the maps take one write

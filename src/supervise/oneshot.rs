@@ -13,12 +13,12 @@ use rustix::process::{PidfdFlags, Signal};
 use crate::fsx::{Dir, FsError, Lock};
 
 use super::exec::Start;
-use super::launch::{self, Given};
+use super::launch::Given;
 use super::output::Output;
 use super::probe::Subject;
 use super::process::{self, Ended};
 use super::wire::Launch;
-use super::{clock, spawn};
+use super::{clock, memory, spawn, surroundings};
 
 /// A command to run to its end.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ pub fn run(shot: &OneShot, program: &Path, cancel: &Cancel) -> Result<Finished, 
     let scratch = Scratch::new(&shot.run).map_err(files)?;
     let run_text = scratch.path().to_str().ok_or_else(|| not_started("its path is not UTF-8".into()))?;
     let given = Given { run: run_text, parent: Some(std::process::id()), ..Given::default() };
-    let start = launch::start(&shot.launch, &given).map_err(|e| not_started(e.to_string()))?;
+    let start = surroundings::start(&shot.launch, &given).map_err(not_started)?;
     let (done, output) = to_the_end(&start, shot.timeout, program, cancel)?;
     if let Err(error) = output.log(&shot.output) {
         tracing::warn!("the output is not logged: {}", super::record::chain(&error));
@@ -144,7 +144,8 @@ pub(super) fn run_about(
         sockets: given.sockets.clone(),
         ..*given
     };
-    let start = launch::start(launch, &given).map_err(|e| OneShotError::NotStarted { why: e.to_string() })?;
+    let start = surroundings::start(launch, &given).map_err(|why| OneShotError::NotStarted { why })?;
+    start.settings.give(scratch.dir()).map_err(files)?;
     to_the_end(&start, timeout, program, cancel)?.0
 }
 
@@ -166,7 +167,10 @@ fn to_the_end(
     let outcome = wait(&child.pidfd, &mut output, cancel, deadline);
     let status = child.end(); // one that has ended keeps its status; this kills what it left behind
     output.take();
-    let output_tail = output.tail();
+    let mut output_tail = output.tail();
+    if start.settings.is_limited() && memory::leave(child.pid) {
+        output_tail = format!("{}\n{output_tail}", memory::SHORT);
+    }
     let done = match outcome {
         Outcome::Ended => Ok(Finished { status, output_tail, took: clock::now() - began }),
         Outcome::Overdue => Err(OneShotError::TimedOut { limit: timeout, output_tail }),
@@ -264,6 +268,7 @@ pub(super) fn kill_strays(run: &Path) -> Result<(), FsError> {
 /// A fresh directory `<run>/p/x<n>`, locked while in use. What a killed process left is swept up.
 pub(super) struct Scratch {
     parent: Dir,
+    dir: Dir,
     name: String,
     path: PathBuf,
     lock: Option<Lock>,
@@ -277,22 +282,26 @@ impl Scratch {
         loop {
             n += 1;
             let name = format!("x{n}");
-            match parent.create_dir(&name, 0o755) {
-                Ok(_) => {}
+            let dir = match parent.create_dir(&name, 0o755) {
+                Ok(dir) => dir,
                 Err(error) if error.is_exists() => continue,
                 Err(error) => return Err(error),
-            }
+            };
             let path = parent.path().join(&name);
             // another one's sweep may have come between: then the name is free again
             let lock = crate::fsx::optional(Lock::try_dir(&path))?.flatten();
             if lock.is_some() && parent.exists(&name)? {
-                return Ok(Scratch { parent, name, path, lock });
+                return Ok(Scratch { parent, dir, name, path, lock });
             }
         }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
     }
 }
 

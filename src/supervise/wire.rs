@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Command, GenerationId, Listen, LoadedKey, Ready, Replace, Restart, Slot, Tell};
+use crate::model::{
+    Command, GenerationId, Listen, LoadedKey, Ready, Replace, Restart, Slot, Surroundings, Tell,
+};
 
 /// How to start a process on a generation: everything `pointsman __exec` needs that does not differ
 /// from one start to the next.
@@ -23,6 +25,9 @@ pub struct Launch {
     pub loaded: Option<PathBuf>,
     /// where `config` is mounted, read-only, in a mount namespace of its own
     pub mount: Option<PathBuf>,
+    /// who it is, what it may take, where it starts
+    #[serde(default)]
+    pub surroundings: Surroundings,
 }
 
 /// One worker as it shall run: the supervisor needs nothing else to start it again.

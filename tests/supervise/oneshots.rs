@@ -18,6 +18,7 @@ fn shot(dir: &Path, script: &str) -> OneShot {
             config: dir.to_owned(),
             loaded: None,
             mount: None,
+            surroundings: Default::default(),
         },
         run: dir.join("run"),
         timeout: Duration::from_secs(10),

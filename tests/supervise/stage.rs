@@ -150,6 +150,7 @@ impl Stage {
                 config,
                 loaded: None,
                 mount: None,
+                surroundings: Default::default(),
             },
             copies_loaded: false,
             leases: Vec::new(),

@@ -8,7 +8,9 @@ use super::super::duration;
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
 use super::super::{Address, Command, External, HttpUrl, Probe, RelPath, Section};
-use super::{Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell, canary};
+use super::{
+    Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell, canary, surroundings,
+};
 
 const KEYS: [&str; 12] = [
     "version",
@@ -24,7 +26,7 @@ const KEYS: [&str; 12] = [
     "workers",
     "probation",
 ];
-const GROUP: [&str; 13] = [
+const GROUP: [&str; 18] = [
     "command",
     "instances",
     "listen",
@@ -38,6 +40,11 @@ const GROUP: [&str; 13] = [
     "reload",
     "restart",
     "memory",
+    surroundings::KEYS[0],
+    surroundings::KEYS[1],
+    surroundings::KEYS[2],
+    surroundings::KEYS[3],
+    surroundings::KEYS[4],
 ];
 pub(super) const READY: &str =
     "`notify`, {file: \"{run}/..\"}, {http: \"http://..\"}, {command: [..]} or {after: 2s}";
@@ -113,9 +120,10 @@ fn checks(root: &Field<'_>, scope: &Scope<'_>) -> Result<Vec<Command>, DocumentE
 }
 
 fn loader(field: &Field<'_>, known: &[External]) -> Result<Loader, DocumentError> {
-    field.only("a map with `command`", &["command", "if_changed", "timeout"])?;
+    field.only("a map with `command`", &["command", "if_changed", "timeout", "limits", "memory"])?;
     let line = field.need("command", "what to run")?;
-    let command = command(&line, &Scope { loader: true, sockets: None, passed: false })?;
+    let scope = Scope { loader: true, sockets: None, passed: false };
+    let command = command(&line, &scope)?;
     if !command.0.iter().any(|word| mentions(word, "loaded")) {
         return Err(line.error("expected `{loaded}` in it: the directory that the loader shall fill"));
     }
@@ -129,7 +137,9 @@ fn loader(field: &Field<'_>, known: &[External]) -> Result<Loader, DocumentError
             None => if_changed.push(section(&item)?),
         }
     }
-    Ok(Loader { command, if_changed, external, timeout: limit(field, "timeout", LIMIT)? })
+    let memory = field.get("memory").map(|field| field.size()).transpose()?;
+    let surroundings = surroundings::read(field, memory, &scope)?;
+    Ok(Loader { command, if_changed, external, timeout: limit(field, "timeout", LIMIT)?, surroundings })
 }
 
 fn sections(list: &Field<'_>) -> Result<Vec<Section>, DocumentError> {
@@ -190,8 +200,11 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
     if copies_loaded && reload.is_some() {
         return Err(field.error("`loaded: copy` is made when a process starts, and `reload` tells a running one: leave one of them out"));
     }
+    let memory = field.get("memory").map(|field| field.size()).transpose()?;
+    let surroundings = surroundings::read(field, memory, &scope)?;
     Ok(Group {
         command,
+        surroundings,
         copies_loaded,
         instances: field.get("instances").map_or(Ok(1), |field| field.number(1..=1000))?,
         env,
@@ -202,7 +215,6 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
         replace: field.get("replace").map_or(Ok(Replace::default()), |field| replace(&field))?,
         reload,
         restart: field.get("restart").map_or(Ok(Restart::default()), |field| restart(&field))?,
-        memory: field.get("memory").map(|field| field.size()).transpose()?,
         listen,
     })
 }
@@ -428,7 +440,7 @@ fn command(field: &Field<'_>, scope: &Scope<'_>) -> Result<Command, DocumentErro
     command.map_err(|why| field.error(why.to_string()))
 }
 
-fn placeholders(field: &Field<'_>, text: &str, scope: &Scope<'_>) -> Result<(), DocumentError> {
+pub(super) fn placeholders(field: &Field<'_>, text: &str, scope: &Scope<'_>) -> Result<(), DocumentError> {
     for name in placeholder::names(text).map_err(|why| field.error(why.to_string()))? {
         if name == "loaded" && !scope.loader {
             return Err(field.error("`{loaded}` needs a `loader`, and the pipeline has none"));

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::Bounds;
 use super::read::READY;
 use super::*;
 
@@ -56,7 +57,7 @@ fn p5_the_example_for_nginx_is_read() {
         replace: Replace::OneByOne,
         reload: None,
         restart: Restart::default(),
-        memory: None,
+        surroundings: Surroundings::default(),
     };
     let want = Pipeline {
         mount: Some("/etc/nginx".to_owned()),
@@ -94,9 +95,58 @@ fn p35_external_lists_globs_of_absolute_paths() {
 fn p36_memory_is_a_size() {
     let group =
         |memory: &str| parse(&format!("version: 1\nworker: {{command: a, ready: notify, memory: {memory}}}"));
-    assert_eq!(group("1GiB").unwrap().workers["web"].memory, Some(1 << 30));
+    assert_eq!(group("1GiB").unwrap().workers["web"].surroundings.memory, Some(1 << 30));
     let error = group("256").unwrap_err();
     assert!(error.contains("worker.memory: ") && error.contains("write a unit: 256MiB"), "{error}");
+}
+
+#[test]
+fn p17_a_group_says_who_and_where_it_is() {
+    let group = |words: &str| {
+        let text = format!(
+            "version: 1\nloader: {{command: \"l {{loaded}}\", memory: 1GiB}}\nworker: {{command: a, ready: notify, {words}}}"
+        );
+        parse(&text).map(|mut pipeline| pipeline.workers.remove("web").unwrap().surroundings)
+    };
+    assert_eq!(group("").unwrap(), Surroundings::default());
+    let all =
+        group("user: www-data, group: 50, umask: \"027\", directory: \"{loaded}/x\", memory: 64MiB").unwrap();
+    assert_eq!((all.user.as_deref(), all.group.as_deref()), (Some("www-data"), Some("50")));
+    assert_eq!(
+        (all.umask, all.directory.as_deref(), all.memory),
+        (Some(0o27), Some("{loaded}/x"), Some(64 << 20))
+    );
+    assert_eq!(group("umask: \"0077\"").unwrap().umask, Some(0o77));
+    let limits = group("limits: {nofile: {soft: 1024, hard: unlimited}, core: 0B}").unwrap();
+    assert_eq!(limits.nofile, Some(Bounds { soft: Some(1024), hard: None }));
+    assert_eq!(limits.core, Some(Bounds { soft: Some(0), hard: Some(0) }));
+    for (words, want) in [
+        ("user: \"\"", "user: expected a user: its name or number, found \"\""),
+        ("user: \"a:b\"", "user: expected a user: its name or number, found \"a:b\""),
+        ("group: -1", "group: expected a group: its name or number, found -1"),
+        ("umask: 27", "umask: expected three octal digits in quotes, like \"027\", found 27"),
+        ("umask: \"888\"", "umask: expected three octal digits in quotes, like \"027\", found \"888\""),
+        (
+            "directory: data",
+            "directory: expected a path that begins with /, {run} or {config}, found \"data\"",
+        ),
+        (
+            "directory: \"/{fd:http}\"",
+            "directory: `{fd:http}` has no meaning here: only workers have sockets",
+        ),
+        ("limits: {nproc: 1}", "limits.nproc: unknown key, expected one of nofile, core"),
+        ("limits: {nofile: 0}", "limits.nofile: expected a number from 1 to 1073741824, found 0"),
+        (
+            "limits: {nofile: {soft: 2, hard: 1}}",
+            "limits.nofile.soft: expected not more than `hard`, found 2",
+        ),
+        ("limits: {nofile: {soft: 2}}", "limits.nofile: expected the key `hard` (how far it may be raised)"),
+        ("limits: {core: 1}", "limits.core: expected a size like 256MiB, found 1 (write a unit: 1MiB)"),
+    ] {
+        assert_eq!(group(words).unwrap_err().split_once("worker.").unwrap().1, want, "{words}");
+    }
+    let loader = "version: 1\nloader: {command: \"l {loaded}\", user: web}";
+    assert!(parse(loader).unwrap_err().contains("loader.user: unknown key"), "what it makes is the store's");
 }
 
 #[test]
@@ -125,7 +175,10 @@ fn p5_every_word_is_read() {
     let Listen::Sockets(sockets) = &resolver.listen else { panic!("{resolver:?}") };
     assert_eq!(sockets["dns"].to_string(), "udp://127.0.0.1:5353");
     assert_eq!((resolver.instances, resolver.grace_shutdown_time), (4, Duration::ZERO));
-    assert_eq!((resolver.memory, pipeline.workers["helper"].memory), (Some(256 << 20), None));
+    assert_eq!(
+        (resolver.surroundings.memory, pipeline.workers["helper"].surroundings.memory),
+        (Some(256 << 20), None)
+    );
     assert_eq!((&resolver.ready, resolver.start_timeout), (&Ready::Notify, Duration::from_secs(60)));
     assert!(resolver.needs_loaded() && !pipeline.workers["helper"].needs_loaded());
     assert_eq!(pipeline.workers["helper"].ready, Ready::After(Duration::from_millis(500)));
@@ -224,7 +277,7 @@ fn p16_a_reload_says_when_and_how() {
 #[test]
 fn p4_every_refusal_says_where_and_what() {
     let top = "version, mount, cold_only, external, check, checks, check_timeout, canary, loader, worker, workers, probation";
-    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart, memory";
+    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart, memory, user, group, umask, directory, limits";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
@@ -292,7 +345,7 @@ fn p4_every_refusal_says_where_and_what() {
         (loader("timeout: 1s"), "3:3: loader: expected the key `command` (what to run)".into()),
         (loader("command: a {loaded}\nif_changed: rules"), "4:15: loader.if_changed: expected a list of sections, found \"rules\"".into()),
         (loader("command: a {loaded}\nif_changed: [\"/x\"]"), "4:16: loader.if_changed[0]: expected a glob of this generation, or one that `external` lists".into()),
-        (loader("comand: a"), "3:3: loader.comand: unknown key, expected one of command, if_changed, timeout (did you mean `command`?)".into()),
+        (loader("comand: a"), "3:3: loader.comand: unknown key, expected one of command, if_changed, timeout, limits, memory (did you mean `command`?)".into()),
         // workers
         (top_level("worker: {}\nworkers: {}"), "3:1: workers: expected `worker` or `workers`, found both".into()),
         (top_level("worker:"), "2:8: worker: expected a map with `command` and `ready`, found nothing".into()),
@@ -300,7 +353,7 @@ fn p4_every_refusal_says_where_and_what() {
         (top_level("workers: {Web: {}}"), "2:11: workers.Web: expected a group name of 1 to 32 of a-z 0-9 -".into()),
         (worker("ready: notify"), "3:3: worker: expected the key `command` (what to run)".into()),
         (worker("command: a"), format!("3:3: worker: expected the key `ready` ({ready})")),
-        (worker("command: a\nready: notify\nuser: x"), format!("5:3: worker.user: unknown key, expected one of {group}")),
+        (worker("command: a\nready: notify\nnice: x"), format!("5:3: worker.nice: unknown key, expected one of {group}")),
         (worker("command: a\nready: notify\ninstances: many"), "5:14: worker.instances: expected a number from 1 to 1000, found \"many\"".into()),
         (worker("command: a\nready: notify\ninstances: 0"), "5:14: worker.instances: expected a number from 1 to 1000, found 0".into()),
         (worker("command: a\nready: notify\ninstances: 1.5"), "5:14: worker.instances: expected a number from 1 to 1000, found 1.5".into()),

@@ -43,7 +43,8 @@ pub(super) fn cannot_be_told(
         return Some("it is not ready");
     }
     let told = accepted.spec.tell.is_some() && spec.tell.is_some();
-    let alike = (&old.command, &old.env, &old.mount, old.loaded.is_some(), &accepted.spec.listen)
-        == (&new.command, &new.env, &new.mount, new.loaded.is_some(), &spec.listen);
+    let alike =
+        (&old.command, &old.env, &old.mount, &old.surroundings, old.loaded.is_some(), &accepted.spec.listen)
+            == (&new.command, &new.env, &new.mount, &new.surroundings, new.loaded.is_some(), &spec.listen);
     (!told || !alike).then_some("it was started in another way")
 }

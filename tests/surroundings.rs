@@ -1,0 +1,219 @@
+//! Who a worker is, what it may take and where it starts; what is said of it, and told to it. Rules P17 to P24 of
+//! `spec/pipeline.md`, W19 to W26 of `spec/workers.md`.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use common::Sandbox;
+
+/// The user that a worker becomes: there is one of this name everywhere.
+const USER: &str = "www-data";
+
+/// Whether this test can be done at all: what takes root says so where it is skipped.
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can run a worker as another user");
+    }
+    root
+}
+
+/// A sandbox that other users can look into.
+fn open() -> Sandbox {
+    let mut sandbox = Sandbox::new();
+    std::fs::set_permissions(sandbox.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.start_manager();
+    sandbox
+}
+
+/// Writes `name` with one group that runs `script` and has these words; gives the directory.
+fn write(sandbox: &Sandbox, name: &str, script: &str, words: &str) -> String {
+    sandbox.write(&format!("{name}/script"), script);
+    let words = words.replace('\n', "\n  ");
+    let pipeline = format!(
+        "version: 1\nprobation: 0s\nworker:\n  command: sh {{config}}/script\n  start_timeout: 10s\n  {words}\n"
+    );
+    sandbox.write(&format!("{name}/pointsman.yaml"), &pipeline.replace("\n  TOP ", "\n"));
+    sandbox.path(name).display().to_string()
+}
+
+/// Deploys it, insists on `good`, and gives the outcome.
+fn deploy(sandbox: &Sandbox, name: &str, script: &str, words: &str) -> serde_json::Value {
+    let directory = write(sandbox, name, script, words);
+    let outcome = sandbox.json(&["deploy", &directory], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    outcome
+}
+
+/// The `{run}` of the only worker.
+fn run_of(sandbox: &Sandbox) -> std::path::PathBuf {
+    let (_, process) = sandbox.workers().pop_first().unwrap();
+    let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+    let mut words = environment.split(|&byte| byte == 0);
+    let run = words.find_map(|word| word.strip_prefix(b"POINTSMAN_RUN=")).unwrap();
+    String::from_utf8(run.to_vec()).unwrap().into()
+}
+
+/// What the only worker has written to a file of its `{run}`.
+fn said(sandbox: &Sandbox, file: &str) -> String {
+    std::fs::read_to_string(run_of(sandbox).join(file)).unwrap()
+}
+
+const READY: &str = "ready: {file: '{run}/ready'}";
+
+#[test]
+fn p17_a_worker_is_its_user_and_owns_what_it_is_given() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = open();
+    let script = "id -u >$POINTSMAN_RUN/id; id -g >>$POINTSMAN_RUN/id; echo $USER $HOME >>$POINTSMAN_RUN/id
+cd $POINTSMAN_RUN; echo to the log >/dev/stderr; touch file; readlink config >ready; exec sleep 1000";
+    let words = format!("user: {USER}\numask: \"027\"\n{READY}");
+    let outcome = deploy(&sandbox, "one", script, &words);
+    assert_eq!(said(&sandbox, "id"), "33\n33\nwww-data /var/www\n");
+    let run = run_of(&sandbox);
+    let meta = |path: &str| std::fs::metadata(run.join(path)).unwrap();
+    assert_eq!((meta("").uid(), meta("").gid()), (33, 33));
+    assert_eq!(meta("file").mode() & 0o777, 0o640);
+    assert!(
+        said(&sandbox, "ready").trim().ends_with(&format!("{}/tree", outcome["target"].as_str().unwrap()))
+    );
+    let (_, process) = sandbox.workers().pop_first().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+    let capabilities = status.lines().find(|line| line.starts_with("CapEff:")).unwrap();
+    assert!(capabilities.ends_with("\t0000000000000000"), "{capabilities}");
+    assert!(status.contains("\nUid:\t33\t33\t33\t33\n"), "it cannot go back: {status}");
+}
+
+#[test]
+fn p17_notify_and_sockets_work_for_another_user() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = open();
+    let port = common::nginx::port();
+    let directory = sandbox.path("one");
+    sandbox.write("one/body", "hello");
+    let greeter = common::greeter();
+    let open = sandbox.path("greeter");
+    std::fs::copy(greeter, &open).unwrap();
+    let pipeline = format!(
+        "version: 1\nprobation: 0s\ncanary: {{probe: {{http: \"http://{{addr:http}}/\"}}}}\nworker:\n  command: {}\n  listen: {{http: \"tcp://127.0.0.1:{port}\"}}\n  ready: notify\n  user: {USER}\n",
+        open.display()
+    );
+    sandbox.write("one/pointsman.yaml", &pipeline);
+    let outcome = sandbox.json(&["deploy", &directory.display().to_string()], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    let (_, process) = sandbox.workers().pop_first().unwrap();
+    assert_eq!(std::fs::metadata(format!("/proc/{}", process.pid)).unwrap().uid(), 33);
+}
+
+#[test]
+fn p17_a_user_that_cannot_be_is_refused_before_anything_runs() {
+    let sandbox = open();
+    let directory = write(&sandbox, "one", "exit 3", &format!("user: no-such-user\n{READY}"));
+    let outcome = sandbox.json(&["deploy", &directory], 7);
+    assert_eq!(outcome["verdict"], "refused", "{outcome:#}");
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.contains("there is no user `no-such-user` in /etc/passwd"), "{reason}");
+    if !rustix::process::geteuid().is_root() {
+        let directory = write(&sandbox, "two", "exit 3", &format!("user: root\n{READY}"));
+        let outcome = sandbox.json(&["deploy", &directory], 7);
+        assert!(outcome["reason"].as_str().unwrap().contains("only root can run workers as `root`"));
+    }
+}
+
+#[test]
+fn p18_private_files_are_read_by_the_group_of_the_host_file() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = open();
+    let script = "cat $POINTSMAN_CONFIG/key >$POINTSMAN_RUN/key || exit 4\necho 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    let words = format!("user: {USER}\n{READY}");
+    let directory = write(&sandbox, "one", script, &words);
+    let key = sandbox.write("one/key", "secret");
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let outcome = sandbox.json(&["deploy", &directory], 1);
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.contains("Permission denied"), "{reason}");
+    // a doubt alone, where the worker gets ready all the same
+    let fine = "[ -e $POINTSMAN_CONFIG/key ] && echo 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    write(&sandbox, "one", fine, &words);
+    let outcome = sandbox.json(&["deploy", &directory], 0);
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.contains("`www-data` cannot read key, which is private"), "{reason}");
+    let host = |workers: bool| {
+        sandbox.write(
+            "store/host.yaml",
+            &format!("pipeline: pushed\ngroup: {{name: '50', workers: {workers}}}\n"),
+        )
+    };
+    host(true);
+    // what was pushed before keeps the rights it had
+    write(&sandbox, "one", &format!("{script}\n# anew"), &words);
+    let outcome = sandbox.json(&["deploy", &directory], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    assert!(!outcome["reason"].as_str().unwrap().contains("private"), "{outcome:#}");
+    assert_eq!(said(&sandbox, "key"), "secret");
+}
+
+#[test]
+fn p19_limits_umask_and_directory_are_set() {
+    let sandbox = open();
+    let script = "{ ulimit -Sn; ulimit -Hn; ulimit -Sc; umask; pwd; } >$POINTSMAN_RUN/said; echo 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    let words = format!(
+        "limits: {{nofile: {{soft: 100, hard: 200}}, core: 0B}}\numask: \"077\"\ndirectory: \"{{run}}\"\n{READY}"
+    );
+    deploy(&sandbox, "one", script, &words);
+    let run = run_of(&sandbox).display().to_string();
+    assert_eq!(said(&sandbox, "said"), format!("100\n200\n0\n0077\n{run}\n"));
+    // another limit is another way to run it
+    let first = sandbox.workers();
+    deploy(&sandbox, "one", script, &words.replace("100", "150"));
+    assert_ne!(sandbox.workers(), first);
+    assert!(said(&sandbox, "said").starts_with("150\n200\n"));
+    // a directory that is not there fails the worker, with the reason
+    let directory = write(&sandbox, "two", script, &words.replace("{run}\"\n", "/nowhere/at/all\"\n"));
+    let outcome = sandbox.json(&["deploy", &directory], 1);
+    assert!(outcome["reason"].as_str().unwrap().contains("cannot enter /nowhere/at/all"), "{outcome:#}");
+}
+
+#[test]
+fn p20_memory_is_a_limit_where_a_control_group_is_to_be_had() {
+    let sandbox = open();
+    let ready = "echo 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    deploy(&sandbox, "one", ready, &format!("memory: 64MiB\n{READY}"));
+    let status = sandbox.status();
+    let advice = status["advice"].to_string();
+    let (_, process) = sandbox.workers().pop_first().unwrap();
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap();
+    let own = group.contains(&format!("/pointsman-{}", process.pid));
+    assert_eq!(own, !advice.contains("`memory:` is not enforced here"), "{group}\n{advice}");
+    if !own {
+        eprintln!("skipped: no control group for memory can be made here");
+        return;
+    }
+    // dash reads the whole of it into one variable
+    let greedy =
+        "x=$(head -c 200000000 /dev/zero | tr '\\0' x)\necho 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    let directory = write(&sandbox, "two", greedy, &format!("memory: 64MiB\n{READY}"));
+    let outcome = sandbox.json(&["deploy", &directory], 1);
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.contains("it needed more memory than `memory:` says"), "{reason}");
+    // the one that serves is untouched, and no group of one that is gone stays
+    assert!(process.is_alive());
+    let parent = group.lines().find(|line| line.contains("pointsman-")).unwrap();
+    let (controllers, path) = parent.split_once(':').unwrap().1.split_once(':').unwrap();
+    let root = if controllers.is_empty() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+    let parent = std::path::PathBuf::from(format!("{root}{path}"));
+    for entry in std::fs::read_dir(parent.parent().unwrap()).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if let Some(pid) = name.strip_prefix("pointsman-").and_then(|pid| pid.parse().ok()) {
+            assert!(common::process(pid).is_some(), "{name} is left");
+        }
+    }
+}
