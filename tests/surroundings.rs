@@ -217,3 +217,80 @@ fn p20_memory_is_a_limit_where_a_control_group_is_to_be_had() {
         }
     }
 }
+
+/// The processes that have `mark` in their command line.
+fn marked(mark: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if String::from_utf8_lossy(&line).contains(mark) {
+            found.extend(pid.filter(|pid| common::process(*pid).is_some()));
+        }
+    }
+    found
+}
+
+#[test]
+fn w22_what_a_worker_has_detached_ends_with_it() {
+    let sandbox = open();
+    let mark = format!("10{:06}", std::process::id());
+    // a daemon of its own session, which keeps the descriptors it was leaked
+    let script = format!(
+        "setsid sh -c 'setsid sleep {mark} & exec sleep {mark}' &\nuntil [ $(pgrep -cfx 'sleep {mark}') = 2 ]; do sleep 0.01; done\necho 1 >$POINTSMAN_RUN/ready; exec sleep 1000"
+    );
+    deploy(&sandbox, "one", &script, READY);
+    let strays = marked(&format!("sleep\0{mark}"));
+    assert_eq!(strays.len(), 2, "{strays:?}");
+    let (_, first) = sandbox.workers().pop_first().unwrap();
+    common::signal_to(first.pid, rustix::process::Signal::KILL);
+    let again = |status: &serde_json::Value| common::workers(status).values().any(|now| *now != first);
+    sandbox.wait("it is started again", again);
+    assert!(strays.iter().all(|pid| common::process(*pid).is_none()), "{strays:?}");
+}
+
+#[test]
+fn w21_signals_reach_main_processes_by_group_and_generation() {
+    let sandbox = open();
+    // on TERM it stays for as long as it is not told otherwise
+    let script = "trap 'echo usr1 >>$POINTSMAN_RUN/got' USR1; trap 'echo term >>$POINTSMAN_RUN/got' TERM
+echo 1 >$POINTSMAN_RUN/ready; while :; do sleep 0.01; done";
+    let one = deploy(&sandbox, "one", script, READY);
+    let run_one = run_of(&sandbox);
+    let (_, first) = sandbox.workers().pop_first().unwrap();
+    assert!(sandbox.run(&["signal", "SIGUSR1"], 0).starts_with("USR1 to "));
+    let two = deploy(&sandbox, "two", &format!("{script}\n# two"), READY);
+    let draining = |status: &serde_json::Value| status["workers"].as_array().unwrap().len() == 2;
+    sandbox.wait("one drains", draining);
+    let reached = sandbox.json(&["signal", "usr1", "--generation", one["target"].as_str().unwrap()], 0);
+    assert_eq!(reached["signal"], "USR1");
+    let reached = reached["reached"].as_array().unwrap();
+    assert_eq!((reached.len(), &reached[0]["state"]), (1, &"draining".into()));
+    assert_eq!(reached[0]["pid"], first.pid);
+    let got = || std::fs::read_to_string(run_one.join("got")).unwrap_or_default();
+    sandbox.wait("it has got both", |_| got().matches("usr1").count() == 2 && got().contains("term"));
+    assert_eq!(sandbox.json(&["signal", "CONT"], 0)["reached"].as_array().unwrap().len(), 2);
+    assert!(sandbox.error(&["signal", "NOPE"], 2).contains("`NOPE` is no signal"));
+    assert!(sandbox.error(&["signal", "HUP", "dns"], 3).contains("no worker of the group `dns` runs"));
+    sandbox.error(&["signal", "HUP", "--generation", "ffff"], 3);
+    // without a supervisor, too
+    let id = two["target"].as_str().unwrap();
+    sandbox.json(&["signal", "KILL", "--generation", one["target"].as_str().unwrap()], 0);
+    sandbox.wait("it is gone", |status| status["workers"].as_array().unwrap().len() == 1);
+    let said = sandbox.error(&["signal", "HUP", "--generation", one["target"].as_str().unwrap()], 3);
+    assert!(said.contains("runs; `pointsman status`"), "{said}");
+    assert_eq!(sandbox.current().as_deref(), Some(id));
+}
+
+#[test]
+fn c8_what_programs_say_is_written_out_where_people_look() {
+    let sandbox = open();
+    let script = "printf 'oh \\033]0;owned\\007\\033[2J no\\n'; exit 3";
+    let directory = write(&sandbox, "one", script, READY);
+    let output = sandbox.output(&["deploy", &directory], 1);
+    let shown = [output.stdout, output.stderr].concat();
+    assert!(!shown.contains(&0x1b) && String::from_utf8(shown).unwrap().contains("oh \\u{1b}]0;owned"));
+    assert!(sandbox.run(&["status"], 0).contains("oh \\u{1b}]0;owned\\u{7}\\u{1b}[2J no"));
+    let reason = sandbox.status()["last"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("oh \u{1b}]0;owned\u{7}\u{1b}[2J no"), "JSON carries it as it is: {reason:?}");
+}

@@ -162,6 +162,10 @@ Examples: pointsman -s web gc --dry-run
         #[arg(value_name = "REF", default_value = "@")]
         reference: String,
     },
+    /// Send a signal to the main process of the workers, draining ones included
+    #[command(after_help = "Examples: pointsman -s web signal USR1
+          pointsman -s web signal SIGTERM web --generation @-1")]
+    Signal(SignalFlags),
     /// Carry out activations until told to end; the workers outlive it
     Manager,
     /// Start, watch and replace the workers (the manager starts one where none runs)
@@ -304,6 +308,19 @@ pub(super) struct RestartFlags {
     /// Leave it to the manager and print the event's number, not the verdict
     #[arg(long)]
     pub(super) no_wait: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct SignalFlags {
+    /// The signal, with or without SIG
+    #[arg(value_name = "SIG")]
+    pub(super) signal: String,
+    /// Only the workers of this group [default: all]
+    #[arg(value_name = "GROUP")]
+    pub(super) group: Option<String>,
+    /// Only those that run this generation
+    #[arg(long, value_name = "REF")]
+    pub(super) generation: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -19,6 +19,7 @@ mod place;
 mod progress;
 mod push;
 mod scratch;
+mod signal;
 mod status;
 mod tag;
 mod verify;
@@ -101,6 +102,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Export(flags) => export::run(&flags, &open()?, output),
         Command::Import { source } => import::run(&source, &open()?, output),
         Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),
+        Command::Signal(flags) => signal::run(&flags, &open()?, output),
         Command::Manager => daemons::manager(&open()?),
         Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),
         Command::ExecSpec { .. } => unreachable!("it has become another program"),

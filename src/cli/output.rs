@@ -1,5 +1,6 @@
 //! Results to stdout, talk to stderr. A reader that goes away ends the output, not the work.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use jiff::Timestamp;
@@ -11,6 +12,8 @@ use super::exit::{Exit, Failure};
 pub(super) struct Output {
     json: bool,
     colour: bool,
+    /// lines go where control characters would be obeyed
+    escapes: bool,
     /// why the result could not be written; a reader that went away is no reason
     lost: Option<std::io::Error>,
 }
@@ -26,7 +29,8 @@ pub(super) enum Colour {
 impl Output {
     pub(super) fn new(json: bool) -> Output {
         let colour = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-        Output { json, colour, lost: None }
+        let escapes = std::io::stdout().is_terminal();
+        Output { json, colour, escapes, lost: None }
     }
 
     /// Whether one JSON object is wanted.
@@ -36,7 +40,14 @@ impl Output {
 
     /// A line of the result.
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
-        self.bytes(format!("{}\n", text.as_ref()).as_bytes());
+        let text = text.as_ref();
+        let text = if self.escapes { escaped(text) } else { Cow::Borrowed(text) };
+        self.bytes(format!("{text}\n").as_bytes());
+    }
+
+    /// From here on lines are escaped wherever they go: they have what programs have said in them.
+    pub(super) fn escape(&mut self) {
+        self.escapes = true;
     }
 
     /// Lines of the result, in one write.
@@ -60,12 +71,13 @@ impl Output {
     /// The result as JSON.
     pub(super) fn object(&mut self, object: &impl Serialize) {
         let text = serde_json::to_string_pretty(object).expect("a plain report is JSON");
-        self.line(text);
+        // it is JSON's own business how a text is written
+        self.bytes(format!("{text}\n").as_bytes());
     }
 
     /// A line of talk.
     pub(super) fn talk(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+        let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text.as_ref()));
     }
 
     /// What did not go well, as everything that fails begins.
@@ -105,6 +117,36 @@ impl Output {
     }
 }
 
+/// What [`Output::paint`] puts around a text.
+const COLOURS: [&str; 4] = ["\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"];
+
+/// `text` with every character written out that a terminal would obey or that would hide others: all controls but
+/// line feed and tab, and what turns the direction of writing. Colours of our own stay.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(colour) = COLOURS.iter().find(|colour| rest.starts_with(**colour)) {
+            shown.push_str(colour);
+            rest = &rest[colour.len()..];
+            continue;
+        }
+        match obeyed(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    Cow::Owned(shown)
+}
+
 /// A time as people read it: to the second, UTC.
 pub(super) fn when(at: Timestamp) -> String {
     at.strftime("%F %TZ").to_string()
@@ -118,4 +160,17 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
 /// The first line of a reason that may have the output of a program under it.
 pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c8_what_a_terminal_would_obey_is_written_out() {
+        assert_eq!(escaped("plain\ttext\nand é"), "plain\ttext\nand é");
+        assert_eq!(escaped("a\x1b]0;title\x07b\rc"), "a\\u{1b}]0;title\\u{7}b\\rc");
+        assert_eq!(escaped("\u{9b}31m \u{7f} \u{202e}"), "\\u{9b}31m \\u{7f} \\u{202e}");
+        assert_eq!(escaped("\x1b[31mbad\x1b[0m\x1b[2J"), "\x1b[31mbad\x1b[0m\\u{1b}[2J");
+    }
 }

@@ -40,5 +40,5 @@ pub use outside::chain;
 pub use request::{Draft, Submitted, leave, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, PipelineSource, Place, Service};
 pub use standstill::stop_target;
-pub use status::{ActivationReport, ManagerReport, StatusReport, report as status};
+pub use status::{ActivationReport, ManagerReport, StatusReport, report as status, running_workers};
 pub use watchdog::{Fault, WatchdogReport};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::fsx::{self, Dir};
 use crate::model::{GenerationId, PushRecord, Request, Slot, Stage, Verdict, Veto};
 use crate::supervise::client::Client;
-use crate::supervise::{WorkerReport, process_start};
+use crate::supervise::{WorkerReport, process_start, recorded};
 
 use super::outside::chain;
 use super::watchdog::{self, WatchdogReport};
@@ -249,6 +249,17 @@ fn advice(report: &StatusReport) -> Vec<String> {
 /// The worker processes, or `None` where no supervisor answers.
 pub(super) fn workers(service: &Service) -> Option<Vec<WorkerReport>> {
     Some(Client::connect(&service.place.run).ok()?.slots().ok()?.workers)
+}
+
+/// Every process of a worker that runs, draining ones included: as a supervisor says, or as the last one has written
+/// down where none answers.
+///
+/// # Errors
+/// What was written down cannot be read.
+pub fn running_workers(service: &Service) -> Result<Vec<WorkerReport>, ManagerError> {
+    let told =
+        workers(service).map_or_else(|| recorded(&service.place.run).map_err(ManagerError::File), Ok)?;
+    Ok(told.into_iter().filter(|worker| worker.pid.is_some()).collect())
 }
 
 /// The manager that wrote itself down, if that very process still lives.

@@ -116,6 +116,7 @@ impl Crew {
     }
 
     fn adopt(&mut self) -> Result<(), FsError> {
+        let mut gone = Vec::new();
         for (n, worker) in self.table.workers() {
             let (Some(pid), Some(started)) = (worker.pid, worker.started) else { continue };
             match process::open(pid, started) {
@@ -126,9 +127,13 @@ impl Crew {
                     let telling = None;
                     self.live.insert(n, Live { pidfd, pid, started, since, deadline: None, check, telling });
                 }
-                None => process::kill_group(pid, started),
+                None => {
+                    process::kill_group(pid, started);
+                    gone.push(n);
+                }
             }
         }
+        gone.into_iter().for_each(|n| self.end_strays(n));
         memory::sweep();
         let alive = self.live.keys().copied().collect();
         let acts = self.table.adopt(&alive);
@@ -222,6 +227,7 @@ impl Crew {
         // before it is reaped: the zombie keeps the number of its group from being anybody else's
         process::kill_group(live.pid, live.started);
         let ended = process::reap(&live.pidfd).unwrap_or(Ended::Unknown);
+        self.end_strays(n);
         self.remove_directory(n);
         let Some(worker) = self.table.worker(n) else { return };
         let mut what = worker.verdict.clone().unwrap_or_else(|| ended.to_string());
@@ -451,6 +457,14 @@ impl Crew {
             directory.symlink(loaded, "loaded")?;
         }
         Ok(directory)
+    }
+
+    /// Ends what process `n`, which is gone, has started and what has left its group: known by its environment.
+    fn end_strays(&self, n: u64) {
+        let directory = self.run.path().join("p").join(n.to_string());
+        if let Err(error) = oneshot::kill_strays(&directory) {
+            tracing::warn!(error = chain(&error), "what it had started may live on");
+        }
     }
 
     fn remove_directory(&self, n: u64) {

@@ -3,9 +3,11 @@
 //! Where there is none to be had, the process runs without; [`is_enforced`] says so before.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal};
 
 /// Where a supervisor goes that has been given a control group of its own: what has processes may have no groups
 /// beneath it that limit anything (cgroup v2).
@@ -100,13 +102,23 @@ pub(super) fn enter(bytes: u64) {
     }
 }
 
-/// Removes the group of process `pid`, which this process has started and which has ended. Whether the kernel has
+/// Ends what is left in the group of process `pid`, which this process has started and which has ended, and removes
+/// it. Whether the kernel has
 /// killed something in it for want of memory.
 pub(super) fn leave(pid: u32) -> bool {
     let Some(base) = Base::of("self") else { return false };
     let group = base.group(pid);
     let file = if base.unified { "memory.events" } else { "memory.oom_control" };
     let said = text(&group.join(file)).unwrap_or_default();
+    // whoever has shed its environment is still in here
+    for pid in text(&group.join("cgroup.procs")).unwrap_or_default().lines() {
+        let process = pid.parse().ok().and_then(super::process::number);
+        let process = process.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        if let Some(process) = process {
+            super::process::signal(&process, Signal::KILL);
+            super::process::wait_readable(&process, Some(Duration::from_secs(1)));
+        }
+    }
     let killed = said.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
     let _ = rustix::fs::rmdir(&group);
     killed.is_some_and(|killed| killed > 0)

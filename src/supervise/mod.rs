@@ -42,6 +42,6 @@ mod wire;
 
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
-pub use process::{Ended, start_of as process_start};
+pub use process::{Ended, is_signal, send, start_of as process_start};
 pub use record::{last_event, recorded};
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

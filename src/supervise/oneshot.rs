@@ -253,7 +253,7 @@ pub(super) fn kill_strays(run: &Path) -> Result<(), FsError> {
             if environment.is_ok_and(|bytes| {
                 bytes.split(|&byte| byte == 0).any(|word| marks.iter().any(|mark| *word == **mark))
             }) {
-                tracing::warn!(?pid, "a stray of a one-shot is killed");
+                tracing::warn!(?pid, "a stray is killed");
                 process::signal(&pidfd, Signal::KILL);
                 found = true;
             }

@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
+use super::wire::WorkerReport;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -151,7 +153,7 @@ pub(super) fn number(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw)
 }
 
-const NAMES: [(&str, Signal); 15] = [
+const NAMES: [(&str, Signal); 17] = [
     ("TERM", Signal::TERM),
     ("QUIT", Signal::QUIT),
     ("INT", Signal::INT),
@@ -159,6 +161,8 @@ const NAMES: [(&str, Signal); 15] = [
     ("USR1", Signal::USR1),
     ("USR2", Signal::USR2),
     ("WINCH", Signal::WINCH),
+    ("CONT", Signal::CONT),
+    ("STOP", Signal::STOP),
     ("KILL", Signal::KILL),
     ("ABRT", Signal::ABORT),
     ("SEGV", Signal::SEGV),
@@ -173,6 +177,27 @@ const NAMES: [(&str, Signal); 15] = [
 pub(super) fn signal_named(name: &str) -> Option<Signal> {
     let name = name.strip_prefix("SIG").unwrap_or(name);
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal)
+}
+
+/// Whether there is a signal of this name, for [`send`].
+pub fn is_signal(name: &str) -> bool {
+    signal_named(name).is_some()
+}
+
+/// Sends the signal called `name` to the main process of `worker`, if that very process still lives: whether it does.
+///
+/// # Errors
+/// It lives, and is not ours to signal.
+pub fn send(worker: &WorkerReport, name: &str) -> Result<bool, String> {
+    let (Some(pid), Some(started), Some(signal)) = (worker.pid, worker.started, signal_named(name)) else {
+        return Ok(false);
+    };
+    let Some(pidfd) = open(pid, started) else { return Ok(false) };
+    match rustix::process::pidfd_send_signal(&pidfd, signal) {
+        Ok(()) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(error) => Err(format!("{}: cannot signal process {pid}: {error}", worker.slot)),
+    }
 }
 
 fn name_of(signal: Signal) -> &'static str {
