@@ -294,3 +294,78 @@ fn c8_what_programs_say_is_written_out_where_people_look() {
     let reason = sandbox.status()["last"]["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("oh \u{1b}]0;owned\u{7}\u{1b}[2J no"), "JSON carries it as it is: {reason:?}");
 }
+
+/// All that is kept of what workers have written, by file.
+fn outputs(sandbox: &Sandbox) -> std::collections::BTreeMap<String, u64> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(sandbox.path("store/run/log")).unwrap().flatten() {
+        found.insert(entry.file_name().into_string().unwrap(), entry.metadata().map_or(0, |meta| meta.len()));
+    }
+    found
+}
+
+#[test]
+fn w20_who_writes_without_end_is_bounded_and_never_waits() {
+    let sandbox = open();
+    let script = "yes flood | head -c 100000000\necho the end\necho 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    let outcome = deploy(&sandbox, "one", script, READY);
+    let event = outcome["event"].as_u64().unwrap();
+    let small = || outputs(&sandbox).values().all(|size| *size <= 16 << 20);
+    sandbox.wait("what is too long is put aside", |_| small());
+    let lines = sandbox.run(&["logs", "-n", "2"], 0);
+    assert!(lines.contains(&format!("started for event {event}\n")) && lines.ends_with("the end"), "{lines}");
+    // few of those that have ended are kept
+    for _ in 0..8 {
+        sandbox.json(&["restart"], 0);
+    }
+    let kept = outputs(&sandbox);
+    let workers = kept.keys().filter(|name| name.ends_with(".log") && name.contains(".1.")).count();
+    assert!((2..=7).contains(&workers), "{kept:?}");
+    assert!(kept.values().sum::<u64>() < 160 << 20, "{kept:?}");
+}
+
+#[test]
+fn c9_logs_show_what_was_started_for_an_event() {
+    let sandbox = open();
+    let script = "echo this is $POINTSMAN_GENERATION; echo 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    let words = format!("{READY}\nTOP check: echo looks fine");
+    assert_eq!(sandbox.run(&["logs"], 0), "");
+    let one = deploy(&sandbox, "one", script, &words);
+    let two = deploy(&sandbox, "two", &format!("{script}\n# two"), &words);
+    let all = sandbox.run(&["logs"], 0);
+    let id = |outcome: &serde_json::Value| outcome["target"].as_str().unwrap().to_owned();
+    assert!(all.find(&id(&one)).unwrap() < all.find(&id(&two)).unwrap() && !all.contains("fine"), "{all}");
+    let event = one["event"].to_string();
+    let of_one = sandbox.run(&["logs", "--event", &event], 0);
+    assert!(of_one.contains(&id(&one)) && !of_one.contains(&id(&two)), "{of_one}");
+    assert!(of_one.contains("==> echo looks fine\nlooks fine\n"), "{of_one}");
+    assert!(of_one.contains(&format!("==> stages of event {event}")), "{of_one}");
+    // a failed change is found by its event, too
+    let bad = write(&sandbox, "bad", "echo broken beyond repair; exit 3", &words);
+    let bad = sandbox.json(&["deploy", &bad], 1)["event"].to_string();
+    assert!(sandbox.run(&["logs", "--event", &bad], 0).contains("broken beyond repair"));
+    assert!(sandbox.error(&["logs", "--event", "99"], 3).contains("no output of event 99 is kept"));
+    assert!(sandbox.error(&["logs", "dns"], 3).contains("no output of the group `dns` is kept"));
+    assert!(sandbox.command(&["--json", "logs"]).status().unwrap().code() == Some(2));
+}
+
+#[test]
+fn c9_following_goes_on_across_replacement_and_what_is_put_aside() {
+    let sandbox = open();
+    let count = "echo 1 >$POINTSMAN_RUN/ready; until [ -e $POINTSMAN_CONFIG/../../../go ]; do sleep 0.01; done; seq 1 1200000; exec sleep 1000";
+    deploy(&sandbox, "one", count, READY);
+    let log = sandbox.log("followed");
+    let mut follower = sandbox.command(&["logs", "-f"]).stdout(log).spawn().unwrap();
+    let followed = || std::fs::read_to_string(sandbox.path("followed")).unwrap_or_default();
+    sandbox.wait("it has begun", |_| outputs(&sandbox).len() > 1);
+    sandbox.write("store/go", "");
+    sandbox.wait("all is seen", |_| followed().ends_with("\n1200000\n"));
+    assert!(outputs(&sandbox).keys().any(|name| name.ends_with(".log.1")), "it was long enough");
+    let numbers: Vec<u32> = followed().lines().filter_map(|line| line.parse().ok()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "nothing twice, nothing out of order");
+    assert!(numbers.len() > 1_000_000, "{}", numbers.len());
+    deploy(&sandbox, "two", "echo here I am; echo 1 >$POINTSMAN_RUN/ready; exec sleep 1000", READY);
+    sandbox.wait("the new one is seen", |_| followed().ends_with("here I am\n"));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}

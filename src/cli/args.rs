@@ -145,6 +145,10 @@ Example: pointsman -s web exec @-1 -- nginx -T -c {config}/nginx.conf"
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
+    /// Show what workers have written, or follow it
+    #[command(after_help = "Examples: pointsman -s web logs -f
+          pointsman -s web logs --event 42")]
+    Logs(LogFlags),
     /// Name a generation, which keeps it
     #[command(after_help = "Examples: pointsman -s web tag v42\n          pointsman -s web tag -d v42")]
     Tag(TagFlags),
@@ -308,6 +312,22 @@ pub(super) struct RestartFlags {
     /// Leave it to the manager and print the event's number, not the verdict
     #[arg(long)]
     pub(super) no_wait: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct LogFlags {
+    /// Only the workers of this group [default: all]
+    #[arg(value_name = "GROUP")]
+    pub(super) group: Option<String>,
+    /// Go on with what comes, whoever is started
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only what was started for this event, with its stages
+    #[arg(long, value_name = "N")]
+    pub(super) event: Option<u64>,
+    /// The last N lines of each process [default: all; with -f 10]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(super) lines: Option<usize>,
 }
 
 #[derive(Debug, ClapArgs)]

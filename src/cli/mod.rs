@@ -14,6 +14,7 @@ mod import;
 mod init;
 mod inspect;
 mod list;
+mod logs;
 mod output;
 mod place;
 mod progress;
@@ -102,6 +103,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Export(flags) => export::run(&flags, &open()?, output),
         Command::Import { source } => import::run(&source, &open()?, output),
         Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),
+        Command::Logs(flags) => logs::run(&flags, &open()?, output),
         Command::Signal(flags) => signal::run(&flags, &open()?, output),
         Command::Manager => daemons::manager(&open()?),
         Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),

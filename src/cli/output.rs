@@ -14,6 +14,8 @@ pub(super) struct Output {
     colour: bool,
     /// lines go where control characters would be obeyed
     escapes: bool,
+    /// the reader has gone away
+    unread: bool,
     /// why the result could not be written; a reader that went away is no reason
     lost: Option<std::io::Error>,
 }
@@ -30,7 +32,7 @@ impl Output {
     pub(super) fn new(json: bool) -> Output {
         let colour = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let escapes = std::io::stdout().is_terminal();
-        Output { json, colour, escapes, lost: None }
+        Output { json, colour, escapes, unread: false, lost: None }
     }
 
     /// Whether one JSON object is wanted.
@@ -61,11 +63,24 @@ impl Output {
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        if let Err(error) = written
-            && error.kind() != ErrorKind::BrokenPipe
-        {
-            self.lost = Some(error);
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unread = true,
+            Err(error) => self.lost = Some(error),
         }
+    }
+
+    /// What a program has written: into a pipe as it is, on a terminal as it can be shown.
+    pub(super) fn foreign(&mut self, bytes: &[u8]) {
+        match self.escapes {
+            true => self.bytes(escaped(&String::from_utf8_lossy(bytes)).as_bytes()),
+            false => self.bytes(bytes),
+        }
+    }
+
+    /// Whether nobody reads the result any more, or it cannot be written.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread || self.lost.is_some()
     }
 
     /// The result as JSON.

@@ -73,6 +73,24 @@ pub fn cut(file: &fs_err::File, len: u64) -> Result<(), FsError> {
     file.file().set_len(len).map_err(|e| FsError::new("cut", file.path(), e))
 }
 
+/// Copies the end of the file `name`, `most` bytes of it and what comes meanwhile, to `aside` and empties it, while others append to it: they
+/// go on at its beginning. What they write between the last reading and the emptying is lost: there is no call for
+/// both. `aside` is replaced when all that is done.
+pub fn put_aside(dir: &super::Dir, name: &str, aside: &str, most: u64) -> Result<(), FsError> {
+    let new = format!("{aside}.new");
+    dir.remove_tree(&new)?;
+    let (mut from, _) = dir.append_file(name, 0o640)?;
+    let mut to = dir.create_file(&new, 0o640)?;
+    let error = |e| FsError::new("put aside", dir.path().join(name), e);
+    let length = from.seek(SeekFrom::End(0)).map_err(error)?;
+    from.seek(SeekFrom::Start(length.saturating_sub(most))).map_err(error)?;
+    // no more than there was, then what came meanwhile: whoever writes faster than we do is cut off
+    std::io::copy(&mut (&mut from).take(most), &mut to).map_err(error)?;
+    std::io::copy(&mut (&mut from).take(most), &mut to).map_err(error)?;
+    cut(&from, 0)?;
+    dir.rename(&new, dir, aside)
+}
+
 /// `path` made absolute, with every symlink on its way resolved.
 pub fn canonical(path: &Path) -> Result<PathBuf, FsError> {
     std::fs::canonicalize(path).map_err(|e| FsError::new("resolve", path, e))

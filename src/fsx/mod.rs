@@ -13,7 +13,7 @@ mod lock;
 pub use copy::copy_tree;
 pub use dir::{Dir, EntryKind, Meta};
 pub use file::{
-    absolute, append, canonical, cut, flush, give, read_chunks, read_from, read_path, read_tail,
+    absolute, append, canonical, cut, flush, give, put_aside, read_chunks, read_from, read_path, read_tail,
     start_writing, sync,
 };
 pub use lock::Lock;

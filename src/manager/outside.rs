@@ -235,11 +235,17 @@ impl Outside<'_> {
 
     fn one_shot(&self, command: &Command, timeout: Duration) -> OneShot {
         let launch = self.prepared.target.launch(&self.service.store, command, BTreeMap::new());
-        stage_shot(self.service, launch, timeout)
+        OneShot { output: self.log(), ..stage_shot(self.service, launch, timeout) }
+    }
+
+    /// Where the stages of this event are logged.
+    fn log(&self) -> std::path::PathBuf {
+        supervise::logs::of_stages(&self.service.place.run, self.event.number)
     }
 
     fn canary(&mut self, at: usize) {
         let canary = canary::of(self.service, &self.prepared.target, None).expect("planned from this canary");
+        let canary = supervise::canary::Canary { output: self.log(), ..canary };
         let program = self.service.place.program.clone();
         self.on_thread(move |cancel| {
             let passed = cancel.map_err(std::io::Error::to_string).and_then(|cancel| {
@@ -446,7 +452,8 @@ impl Outside<'_> {
 /// A program of a stage, on its way to be run.
 pub(super) fn stage_shot(service: &Service, launch: Launch, timeout: Duration) -> OneShot {
     let run = service.place.run.clone();
-    OneShot { launch, output: run.join("log/stages.log"), run, timeout }
+    let name = launch.command.to_string();
+    OneShot { name, launch, output: run.join("log/stages.log"), run, timeout }
 }
 
 /// Whether `launch`, of a program that does nothing, gets its mount: the right to is best known by trying.

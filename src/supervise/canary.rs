@@ -478,7 +478,7 @@ impl<'a> Trial<'a> {
             }
         }
         self.worker.end();
-        if let Err(error) = self.worker.output.log(&self.canary.output) {
+        if let Err(error) = self.worker.output.log(&self.canary.output, "canary") {
             tracing::warn!("the canary's output is not logged: {}", super::record::chain(&error));
         }
     }

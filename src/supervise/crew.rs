@@ -14,6 +14,7 @@ use crate::model::{Listen, Ready, Slot};
 
 use super::keeper::Keeper;
 use super::launch::{self, Given};
+use super::logs::{self, Logs};
 use super::news::Bulletin;
 use super::probe::Subject;
 use super::process::{self, Ended};
@@ -43,6 +44,8 @@ pub(super) struct Crew {
     pub(super) notify: NotifySocket,
     /// what is asked of them
     pub(super) tries: Tries,
+    /// the length of what they write
+    pub(super) logs: Logs,
     run: Dir,
     program: PathBuf,
     record: Record,
@@ -104,6 +107,7 @@ impl Crew {
             keeper,
             notify: NotifySocket::bind(&run)?,
             tries: Tries::new(run.path(), &program)?,
+            logs: Logs::open(run.path())?,
             run,
             program,
             record,
@@ -195,6 +199,7 @@ impl Crew {
             .chain(told)
             .chain(self.restarts.values().copied())
             .chain(self.keeper.next())
+            .chain(self.logs.next())
             .min()
     }
 
@@ -234,7 +239,7 @@ impl Crew {
         if worker.spec.launch.surroundings.memory.is_some() && memory::leave(live.pid) {
             what = format!("{what}; {}", memory::SHORT);
         }
-        let tail = oneshot::tail(&self.log_path(&worker.spec.slot), worker.log_from, TAIL);
+        let tail = logs::tail(&self.log_path(n, worker), worker.log_from, TAIL);
         let why = if tail.is_empty() { what.clone() } else { format!("{what}\n{tail}") };
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, what, "is gone");
         let well = ended.success() && worker.verdict.is_none();
@@ -283,6 +288,7 @@ impl Crew {
                 }
             }
         }
+        self.logs.on_time();
         self.on_time_to_tell();
         let due: Vec<Slot> = self
             .restarts
@@ -402,9 +408,10 @@ impl Crew {
         }
         let start = surroundings::start(&spec.launch, &given)?;
         start.settings.give(&directory).map_err(|e| chain(&e))?;
-        let path = self.log_path(&spec.slot);
-        let log =
-            self.run.append_file(Path::new("log").join(log_name(&spec.slot)), 0o640).map(|(log, _)| log);
+        let path = self.table.worker(n).map(|worker| self.log_path(n, worker)).unwrap_or_default();
+        logs::prune(self.run.path(), &spec.slot, &self.live.keys().copied().collect());
+        let log = Path::new("log").join(path.file_name().unwrap_or_default());
+        let log = self.run.append_file(log, 0o640).map(|(log, _)| log);
         let (log, _) = log.map_err(|e| chain(&e))?.into_parts();
         start.settings.give_file(&log, &path).map_err(|e| chain(&e))?;
         let log_from = crate::fsx::Meta::of_fd(&log, &path).map_err(|e| chain(&e))?.len;
@@ -523,8 +530,8 @@ impl Crew {
         }
     }
 
-    fn log_path(&self, slot: &Slot) -> PathBuf {
-        self.run.path().join("log").join(log_name(slot))
+    fn log_path(&self, n: u64, worker: &Worker) -> PathBuf {
+        self.run.path().join("log").join(logs::name(&worker.spec.slot, worker.started_for, n))
     }
 
     fn save(&self) {
@@ -545,8 +552,4 @@ fn watch(worker: &Worker) -> Check {
         Ready::Probe(probe) if worker.watched => Check::Ask(Asking::new(probe)),
         _ => Check::None,
     }
-}
-
-fn log_name(slot: &Slot) -> String {
-    format!("{}-{}.log", slot.group, slot.instance)
 }

@@ -14,6 +14,7 @@ pub mod canary;
 pub mod client;
 pub mod exec;
 pub mod holder;
+pub mod logs;
 pub mod memory;
 pub mod oneshot;
 pub mod probe;

@@ -23,6 +23,8 @@ use super::{clock, memory, spawn, surroundings};
 /// A command to run to its end.
 #[derive(Clone, Debug)]
 pub struct OneShot {
+    /// what it is called in the log
+    pub name: String,
     /// what to run
     pub launch: Launch,
     /// the run directory: its `{run}` is made beneath and removed afterwards
@@ -120,7 +122,7 @@ pub fn run(shot: &OneShot, program: &Path, cancel: &Cancel) -> Result<Finished, 
     let given = Given { run: run_text, parent: Some(std::process::id()), ..Given::default() };
     let start = surroundings::start(&shot.launch, &given).map_err(not_started)?;
     let (done, output) = to_the_end(&start, shot.timeout, program, cancel)?;
-    if let Err(error) = output.log(&shot.output) {
+    if let Err(error) = output.log(&shot.output, &shot.name) {
         tracing::warn!("the output is not logged: {}", super::record::chain(&error));
     }
     done

@@ -66,8 +66,8 @@ impl Output {
         String::from_utf8_lossy(&self.bytes[from..]).trim_end().to_owned()
     }
 
-    /// Adds the end of it to the log `path`, made with 0640.
-    pub(super) fn log(&self, path: &Path) -> Result<(), FsError> {
+    /// Adds the end of what `who` has said to the log `path`, made with 0640, under a line with the name.
+    pub(super) fn log(&self, path: &Path, who: &str) -> Result<(), FsError> {
         let parent = Dir::create_all(path.parent().unwrap_or(Path::new("/")), 0o755)?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("log");
         let (mut file, _) = parent.append_file(name, 0o640)?;
@@ -76,7 +76,12 @@ impl Output {
             (file, _) = parent.append_file(name, 0o640)?;
         }
         let from = self.bytes.len().saturating_sub(TAIL);
-        crate::fsx::append(&mut file, &self.bytes[from..])
+        let mut text = format!("==> {who}\n").into_bytes();
+        text.extend_from_slice(&self.bytes[from..]);
+        if text.last() != Some(&b'\n') {
+            text.push(b'\n');
+        }
+        crate::fsx::append(&mut file, &text)
     }
 }
 
@@ -101,7 +106,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let log = temp.path().join("log/stages.log");
         for _ in 0..40 {
-            output.log(&log).unwrap();
+            output.log(&log, "loader").unwrap();
         }
         let old = Meta::of_path(&temp.path().join("log/stages.log.1")).unwrap();
         assert!(old.len > LOG && old.len < LOG + 2 * TAIL as u64);

@@ -30,7 +30,11 @@ pub(super) enum Role {
 /// One process, from before its start until it is gone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Worker {
+    /// the event it was last ensured for
     pub(super) event: u64,
+    /// the event that had it started
+    #[serde(default)]
+    pub(super) started_for: u64,
     pub(super) spec: WorkerSpec,
     pub(super) role: Role,
     pub(super) ready: bool,
@@ -45,7 +49,7 @@ pub(super) struct Worker {
     pub(super) verdict: Option<String>,
     pub(super) pid: Option<u32>,
     pub(super) started: Option<u64>,
-    /// where its output begins in the slot's log
+    /// where its output begins in its log
     pub(super) log_from: u64,
     /// keys of the sockets it was given or has bound
     pub(super) sockets: Vec<String>,
@@ -496,6 +500,7 @@ impl Table {
             self.counter,
             Worker {
                 event,
+                started_for: event,
                 spec,
                 role,
                 ready: false,

@@ -74,6 +74,7 @@ enum Source {
     Message,
     Answer,
     Holder,
+    Log,
     Process(u64),
     Arrival,
     Client(u64),
@@ -88,6 +89,7 @@ impl Supervisor {
                 Source::Signal => self.quits = true,
                 Source::Message => self.crew.on_messages(),
                 Source::Answer => self.crew.on_answers(),
+                Source::Log => self.crew.logs.tend(),
                 Source::Holder => self.crew.keeper.tend(true),
                 Source::Process(n) => self.crew.on_exit(n),
                 Source::Arrival => self.clients.accept(),
@@ -113,6 +115,10 @@ impl Supervisor {
         ];
         if let Some(fd) = self.crew.keeper.fd() {
             sources.push(Source::Holder);
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
+        if let Some(fd) = self.crew.logs.fd() {
+            sources.push(Source::Log);
             fds.push(PollFd::new(fd, PollFlags::IN));
         }
         for (n, fd) in self.crew.pidfds() {

@@ -12,6 +12,7 @@ use crate::stage::{PROGRAM, Process, until, until_gone};
 
 fn shot(dir: &Path, script: &str) -> OneShot {
     OneShot {
+        name: "shot".into(),
         launch: Launch {
             command: Command(["sh", "-c", script, "sh", "{run}"].map(str::to_owned).into()),
             env: Default::default(),
@@ -59,6 +60,7 @@ fn w3_only_the_end_of_what_a_one_shot_says_is_kept() {
     assert!(done.output_tail.ends_with("flood\nthe end"));
     assert!(done.output_tail.len() > 60_000 && done.output_tail.len() <= 65_536);
     let log = fs::read(dir.path().join("output")).unwrap();
+    let log = log.strip_prefix(b"==> shot\n").unwrap();
     assert!(log.len() <= 65_536 && log.ends_with(b"the end\n"), "{} bytes", log.len());
     // one that never stops is ended by its limit all the same
     let mut shot = shot(dir.path(), "echo $$ > child; exec yes flood");

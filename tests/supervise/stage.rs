@@ -188,7 +188,8 @@ impl Stage {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.run().join("log/web-1.log")).unwrap_or_default()
+        let files = pointsman::supervise::logs::list(&self.run()).unwrap();
+        files.iter().map(|file| fs::read_to_string(&file.path).unwrap_or_default()).collect()
     }
 }
 
