@@ -369,3 +369,57 @@ fn c9_following_goes_on_across_replacement_and_what_is_put_aside() {
     follower.kill().unwrap();
     follower.wait().unwrap();
 }
+
+#[test]
+fn w23_who_drains_is_listed_with_age_and_connections() {
+    let sandbox = open();
+    let port = common::nginx::port();
+    let greeter = sandbox.path("greeter");
+    std::fs::copy(common::greeter(), &greeter).unwrap();
+    let push = |name: &str| {
+        sandbox.write(&format!("{name}/body"), name);
+        let words = format!(
+            "version: 1\nprobation: 0s\nworker:\n  command: {}\n  listen: {{http: \"tcp://127.0.0.1:{port}\"}}\n  ready: notify\n",
+            greeter.display()
+        );
+        sandbox.write(&format!("{name}/pointsman.yaml"), &words);
+        assert_eq!(sandbox.json(&["deploy", name], 0)["verdict"], "good");
+    };
+    push("one");
+    // a connection that has been taken, and asks nothing
+    let client = std::net::TcpStream::connect(common::nginx::address(port)).unwrap();
+    let (_, first) = sandbox.workers().pop_first().unwrap();
+    let has = || std::fs::read_dir(format!("/proc/{}/fd", first.pid)).map_or(0, Iterator::count);
+    let idle = sandbox.wait("the connection is taken", |_| has() >= 6);
+    assert!(idle["workers"][0]["connections"].is_null() && idle["workers"][0]["left"].is_null(), "{idle:#}");
+    push("two");
+    let draining = |status: &serde_json::Value| status["workers"][0]["state"] == "draining";
+    let status = sandbox.wait("it drains", draining);
+    assert_eq!(status["workers"][0]["connections"], 1, "{status:#}");
+    assert!(status["workers"][0]["left"].is_u64(), "{status:#}");
+    let shown = sandbox.run(&["status"], 0);
+    assert!(shown.contains("draining for ") && shown.contains("s, 1 connection"), "{shown}");
+    drop(client);
+    sandbox.wait("it is gone", |status| status["workers"].as_array().unwrap().len() == 1);
+}
+
+#[test]
+fn w24_a_worker_on_a_replaced_program_is_told_with_what_to_do() {
+    let sandbox = open();
+    let sleep = sandbox.path("sleep");
+    std::fs::copy("/bin/sleep", &sleep).unwrap();
+    let script = format!("echo 1 >$POINTSMAN_RUN/ready; exec {} 1000", sleep.display());
+    deploy(&sandbox, "one", &script, READY);
+    sandbox.wait("it runs", |_| {
+        let (_, process) = sandbox.workers().pop_first().unwrap();
+        std::fs::read_link(format!("/proc/{}/exe", process.pid)).is_ok_and(|path| path == sleep)
+    });
+    let advice = || sandbox.status()["advice"].to_string();
+    assert!(!advice().contains("not on disk"), "{}", advice());
+    std::fs::copy("/bin/sleep", sandbox.path("new")).unwrap();
+    std::fs::rename(sandbox.path("new"), &sleep).unwrap();
+    let said = advice();
+    assert!(said.contains("has been replaced or removed: `pointsman restart worker`"), "{said}");
+    sandbox.json(&["restart", "worker"], 0);
+    sandbox.wait("the new one runs", |status| !status["advice"].to_string().contains("not on disk"));
+}

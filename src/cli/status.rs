@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::fsx::{self, Dir};
 use crate::manager::{Service, StatusReport, status};
 use crate::model::Request;
+use crate::supervise::uptime;
 
 use super::exit::{Exit, Failure};
 use super::output::{Colour, Output, count, first_line, when};
@@ -120,6 +121,13 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
         } else {
             format!(", {}", count(worker.exits, "unasked exit", "unasked exits"))
         };
+        let drains = worker.left.zip(uptime()).map(|(left, now)| {
+            let connections = worker.connections.map_or(String::new(), |open| {
+                format!(", {}", count(open as u64, "connection", "connections"))
+            });
+            format!(" for {}s{connections}", now.saturating_sub(left))
+        });
+        let drains = drains.unwrap_or_default();
         let note = match &worker.unwell {
             Some(why) => format!(", unwell: {why}"),
             None if worker.note.is_empty() => String::new(),
@@ -127,7 +135,7 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
         };
         let note = first_line(&note);
         output.line(format!(
-            "worker     {:<12} {:<8} {} {}{exits}{note}",
+            "worker     {:<12} {:<8} {} {}{drains}{exits}{note}",
             worker.slot.to_string(),
             worker.pid.map_or("-".to_owned(), |pid| pid.to_string()),
             worker.generation.short(),

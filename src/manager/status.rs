@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::fsx::{self, Dir};
 use crate::model::{GenerationId, PushRecord, Request, Slot, Stage, Verdict, Veto};
 use crate::supervise::client::Client;
-use crate::supervise::{WorkerReport, process_start, recorded};
+use crate::supervise::{WorkerReport, WorkerState, facts, process_start, recorded};
 
 use super::outside::chain;
 use super::watchdog::{self, WatchdogReport};
@@ -153,9 +153,24 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         external: Vec::new(),
         advice: Vec::new(),
     };
+    for worker in &mut report.workers {
+        look_at(worker);
+    }
     report.advice = advice(&report);
     look_outside(service, &mut report);
     Ok(report)
+}
+
+/// What `/proc` says of a worker.
+fn look_at(worker: &mut WorkerReport) {
+    let (Some(pid), true) = (worker.pid, worker.pid.and_then(process_start) == worker.started) else {
+        return;
+    };
+    match worker.state {
+        WorkerState::Draining => worker.connections = facts::connections(pid),
+        WorkerState::Ready => worker.outdated = facts::outdated(pid),
+        WorkerState::Starting | WorkerState::Failed | WorkerState::Ended | WorkerState::Stopped => {}
+    }
 }
 
 /// What this machine does not give it, and what lives elsewhere and has changed since. A pipeline that cannot be read is told by whatever needs it.
@@ -236,6 +251,15 @@ fn advice(report: &StatusReport) -> Vec<String> {
         let how = "`pointsman activate @` does";
         advice.push(format!("drift: nothing has proven what `current` names here: {how}"));
     }
+    let mut groups: Vec<(&String, &String)> = report
+        .workers
+        .iter()
+        .filter_map(|worker| Some((&worker.slot.group, worker.outdated.as_ref()?)))
+        .collect();
+    groups.dedup_by_key(|(group, _)| *group);
+    advice.extend(groups.iter().map(|(group, why)| {
+        format!("{group} runs what is not on disk any more, {why}: `pointsman restart {group}`")
+    }));
     if let [first, ..] = strays.as_slice()
         && report.activation.is_none()
     {

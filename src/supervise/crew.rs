@@ -486,7 +486,7 @@ impl Crew {
         if !worker.told {
             let signal = process::signal_named(&worker.spec.stop_signal).unwrap_or(Signal::TERM);
             process::signal(&live.pidfd, signal);
-            worker.told = true;
+            (worker.told, worker.left) = (true, process::uptime());
         }
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, ?grace, "drains");
         (live.check, live.deadline, live.telling) = (Check::None, Some(clock::after(grace)), None);

@@ -13,6 +13,7 @@
 pub mod canary;
 pub mod client;
 pub mod exec;
+pub mod facts;
 pub mod holder;
 pub mod logs;
 pub mod memory;
@@ -43,6 +44,6 @@ mod wire;
 
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
-pub use process::{Ended, is_signal, send, start_of as process_start};
+pub use process::{Ended, is_signal, send, start_of as process_start, uptime};
 pub use record::{last_event, recorded};
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

@@ -48,6 +48,8 @@ impl fmt::Display for Ended {
 pub(super) struct Stat {
     /// `R`, `S`, `Z`, ..
     pub(super) state: char,
+    /// its process group; 0 for the kernel's own
+    pub(super) group: u32,
     /// clock ticks between boot and its start
     pub(super) started: u64,
 }
@@ -55,6 +57,12 @@ pub(super) struct Stat {
 /// When the living process `pid` started, in clock ticks since boot: with the pid, which process it is.
 pub fn start_of(pid: u32) -> Option<u64> {
     stat(pid).filter(|stat| !matches!(stat.state, 'Z' | 'X')).map(|stat| stat.started)
+}
+
+/// Whole seconds since boot.
+pub fn uptime() -> Option<u64> {
+    let text = crate::fsx::read_path(Path::new("/proc/uptime"), 256).ok()?;
+    String::from_utf8_lossy(&text).split('.').next()?.parse().ok()
 }
 
 /// The facts about process `pid`, zombies included; `None` where there is none.
@@ -65,8 +73,9 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?; // field 22: `state` is field 3
-    Some(Stat { state, started })
+    let group = fields.nth(1)?.parse().ok()?; // field 5: `state` is field 3
+    let started = fields.nth(16)?.parse().ok()?; // field 22
+    Some(Stat { state, group, started })
 }
 
 /// Opens process `pid` where it still is the one which started at `started` and lives.

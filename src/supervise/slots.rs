@@ -45,6 +45,9 @@ pub(super) struct Worker {
     pub(super) kill: bool,
     /// a leaver has had its stop signal: it gets no second one
     pub(super) told: bool,
+    /// since when it leaves, in seconds since boot
+    #[serde(default)]
+    pub(super) left: Option<u64>,
     /// why we ended it, where we did
     pub(super) verdict: Option<String>,
     pub(super) pid: Option<u32>,
@@ -507,6 +510,7 @@ impl Table {
                 held: false,
                 kill: false,
                 told: false,
+                left: None,
                 verdict: None,
                 pid: None,
                 started: None,

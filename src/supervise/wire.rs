@@ -165,6 +165,15 @@ pub struct WorkerReport {
     /// why it is not well although it is ready: what it answered when it was asked last
     #[serde(default)]
     pub unwell: Option<String>,
+    /// since when it drains, in seconds since boot
+    #[serde(default)]
+    pub left: Option<u64>,
+    /// of one that drains: the connections that it and its process group have open; `status` looks for them
+    #[serde(default)]
+    pub connections: Option<usize>,
+    /// why its program is not the one on disk any more; `status` looks for it
+    #[serde(default)]
+    pub outdated: Option<String>,
 }
 
 impl WorkerReport {
