@@ -423,3 +423,25 @@ fn w24_a_worker_on_a_replaced_program_is_told_with_what_to_do() {
     sandbox.json(&["restart", "worker"], 0);
     sandbox.wait("the new one runs", |status| !status["advice"].to_string().contains("not on disk"));
 }
+
+#[test]
+fn c10_a_command_stands_in_for_a_stage() {
+    let sandbox = open();
+    let user = if rustix::process::geteuid().is_root() { format!("user: {USER}\n") } else { String::new() };
+    let ready = "echo 1 >$POINTSMAN_RUN/ready; exec sleep 1000";
+    let words = format!("{user}env: {{WHO: \"{{run}}\"}}\numask: \"027\"\ndirectory: \"{{run}}\"\n{READY}");
+    deploy(&sandbox, "one", ready, &words);
+    let said = sandbox.run(
+        &["exec", "--as", "worker", "--", "sh", "-c", "id -u; umask; pwd; echo $WHO; touch mine; env"],
+        0,
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let uid = if user.is_empty() { rustix::process::geteuid().as_raw() } else { 33 };
+    assert_eq!((lines[0], lines[1]), (uid.to_string().as_str(), "0027"), "{said}");
+    assert!(lines[2] == lines[3] && lines[2].contains("/store/run/p/x"), "{said}");
+    assert!(said.contains("POINTSMAN_GROUP=worker\n") && said.contains("POINTSMAN_INSTANCE=0\n"), "{said}");
+    let check = sandbox.run(&["exec", "--as", "check", "--", "sh", "-c", "id -u; pwd; env"], 0);
+    assert!(check.starts_with(&format!("{}\n", rustix::process::geteuid().as_raw())), "{check}");
+    assert!(check.contains("/tree\n") && !check.contains("POINTSMAN_GROUP"), "{check}");
+    assert!(sandbox.error(&["exec", "--as", "dns", "--", "true"], 3).contains("there is no group `dns`"));
+}

@@ -135,12 +135,16 @@ Examples: pointsman -s web rollback
         after_help = "In CMD, {config} is the generation's tree, as is $POINTSMAN_CONFIG; `mount:` is applied.
 The exit code is CMD's; 126 where it cannot be run, 127 where it is not there.
 
-Example: pointsman -s web exec @-1 -- nginx -T -c {config}/nginx.conf"
+Examples: pointsman -s web exec @-1 -- nginx -T -c {config}/nginx.conf
+          pointsman -s web exec --as web -- sh"
     )]
     Exec {
         /// The generation
         #[arg(value_name = "REF", default_value = "@")]
         reference: String,
+        /// As the workers of this group, or `check`: their user, environment and directory
+        #[arg(long = "as", value_name = "GROUP|check")]
+        stage: Option<String>,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,

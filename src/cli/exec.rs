@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use crate::fsx::Lock;
-use crate::manager::Service;
+use crate::manager::{Service, stage_of};
 use crate::model::GenerationId;
 use crate::store::StoreError;
 use crate::supervise;
 
 use super::exit::{Exit, Failure};
 use super::inspect::resolve;
+use super::place::Environment;
 
 /// Resolves the reference and holds what it names. What left the store in between is not what the reference
 /// names any more: then it is resolved again.
@@ -35,4 +36,25 @@ pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Res
     let words: Vec<String> = command.iter().map(|word| word.replace("{config}", &shown)).collect();
     lease.keep_across_exec()?;
     Err(supervise::exec::become_command(&words, &config, mount.as_deref().map(Path::new)).into())
+}
+
+/// Becomes the command in the place of a worker of the group `stage`, or of a check: with its user, environment and
+/// directory, on the terminal of whoever asks. Returns only on failure.
+pub(super) fn run_as(
+    stage: &str,
+    reference: &str,
+    command: &[String],
+    service: &Service,
+    environment: &Environment,
+) -> Result<Exit, Failure> {
+    let (id, lease) = lease(reference, service)?;
+    let Some(place) = stage_of(service, id, stage)? else {
+        let why = format!("there is no group `{stage}` in {}; `--as check` is the checks", id.short());
+        return Err(Failure::new(Exit::NoSuch, why));
+    };
+    let shown = service.store.tree_path(id).display().to_string();
+    let words: Vec<String> = command.iter().map(|word| word.replace("{config}", &shown)).collect();
+    lease.keep_across_exec()?;
+    let terminal = environment.terminal.iter().map(|name| ("TERM".to_owned(), name.clone()));
+    Err(supervise::stand_in::become_stage(&place, &words, terminal.collect()).into())
 }

@@ -102,7 +102,10 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Tag(flags) => tag::run(&flags, &open()?, output),
         Command::Export(flags) => export::run(&flags, &open()?, output),
         Command::Import { source } => import::run(&source, &open()?, output),
-        Command::Exec { reference, command } => exec::run(&reference, &command, &open()?),
+        Command::Exec { reference, stage: None, command } => exec::run(&reference, &command, &open()?),
+        Command::Exec { reference, stage: Some(stage), command } => {
+            exec::run_as(&stage, &reference, &command, &open()?, environment)
+        }
         Command::Logs(flags) => logs::run(&flags, &open()?, output),
         Command::Signal(flags) => signal::run(&flags, &open()?, output),
         Command::Manager => daemons::manager(&open()?),

@@ -25,6 +25,8 @@ pub struct Environment {
     pub sudo_user: Option<String>,
     /// `SSH_CONNECTION`
     pub ssh_connection: Option<String>,
+    /// what the terminal is called
+    pub terminal: Option<String>,
     /// this program
     pub program: Option<PathBuf>,
 }

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use crate::model::{Command, GenerationId, Group, LoadedKey, Pipeline, Retention, Slot, Surroundings};
 use crate::store::Store;
+use crate::supervise::stand_in::StandIn;
 use crate::supervise::{Launch, WorkerSpec};
 
 use super::external::Digests;
+use super::facts::launchable;
+use super::{ManagerError, Service};
 
 /// A generation with its pipeline, ready to be launched.
 #[derive(Clone, Debug)]
@@ -22,6 +25,28 @@ pub(super) struct Launchable {
     pub(super) external: Digests,
     /// what the host keeps
     pub(super) retention: Retention,
+}
+
+/// The place of a worker of the group `stage`, or of a check (`check`), on the generation `id`; `None` where there is
+/// no such group.
+///
+/// # Errors
+/// Its pipeline cannot be read.
+pub fn stage_of(service: &Service, id: GenerationId, stage: &str) -> Result<Option<StandIn>, ManagerError> {
+    let store = &service.store;
+    let (target, _) = launchable(service, id, &store.manifest(id)?)?;
+    let run = service.place.run.clone();
+    // a group of that name comes first
+    let slot = Slot { group: stage.to_owned(), instance: 1 };
+    if let Some(mut worker) = target.worker(store, &slot) {
+        // no worker has this number, as with a canary
+        worker.slot.instance = 0;
+        worker.tell = None;
+        let launch = worker.launch.clone();
+        return Ok(Some(StandIn { launch, worker: Some(worker), run }));
+    }
+    let launch = target.launch(store, &Command(vec!["true".to_owned()]), BTreeMap::new());
+    Ok((stage == "check").then_some(StandIn { launch, worker: None, run }))
 }
 
 impl Launchable {

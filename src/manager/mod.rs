@@ -37,6 +37,7 @@ pub use diff::{ContentDiff, FileDiff, Side, diff};
 pub use engine::Progress;
 pub use facts::plan_for;
 pub use gc::{collect, collect_after, purge};
+pub use launch::stage_of;
 pub use logs::{LogPiece, LogQuery, follow_logs, logs};
 pub use outside::chain;
 pub use request::{Draft, Submitted, leave, rollback_target, submit};

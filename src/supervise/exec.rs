@@ -208,6 +208,26 @@ fn prepare(fd: RawFd) -> Result<(Start, Vec<FdMapping>), ExecError> {
     Ok((start, mappings))
 }
 
+/// Becomes what `start` says, in the session and with the descriptors of the caller. Returns only on failure.
+pub(super) fn stand_in(start: &Start) -> ExecError {
+    let entered = match &start.mount {
+        Some(mount) => namespace::enter(&mount.source, &mount.target).map_err(ExecError::from),
+        None => Ok(()),
+    };
+    let ready = entered.and_then(|()| start.settings.limit()).and_then(|()| start.settings.become_somebody());
+    if let Err(error) = ready {
+        return error;
+    }
+    if let Err(error) = rustix::process::chdir(&start.directory) {
+        let what = format!("enter {}", start.directory.display());
+        return ExecError::Setup { what, why: error.to_string() };
+    }
+    let Some((program, arguments)) = start.argv.split_first() else {
+        return ExecError::Setup { what: "run nothing".to_owned(), why: "there is no command".to_owned() };
+    };
+    not_become(program, &Command::new(program).args(arguments).env_clear().envs(&start.env).exec())
+}
+
 /// Becomes the command `words` of an operator: with the environment and directory it has, but for
 /// `POINTSMAN_CONFIG`, and with `config` seen at `mount`. Returns only on failure.
 pub fn become_command(words: &[String], config: &Path, mount: Option<&Path>) -> ExecError {

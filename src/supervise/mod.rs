@@ -19,6 +19,7 @@ pub mod logs;
 pub mod memory;
 pub mod oneshot;
 pub mod probe;
+pub mod stand_in;
 pub mod supervisor;
 pub mod surroundings;
 

@@ -302,6 +302,18 @@ impl Scratch {
         &self.path
     }
 
+    /// Leaves it to what this process becomes: it is swept up some time after that has ended.
+    pub(super) fn keep_across_exec(mut self) -> Result<(), FsError> {
+        match self.lock.take() {
+            Some(lock) => {
+                lock.keep_across_exec()?;
+                std::mem::forget(self);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn dir(&self) -> &Dir {
         &self.dir
     }
