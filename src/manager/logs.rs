@@ -63,7 +63,7 @@ pub fn logs(
 ) -> Result<usize, ManagerError> {
     let files = query.files(service)?;
     for file in &files {
-        let (bytes, _) = Place::default().advance(file)?;
+        let bytes = whole(file)?;
         show(LogPiece { file, bytes: last_lines(bytes, query.lines) });
     }
     Ok(files.len())
@@ -109,6 +109,13 @@ pub fn follow_logs(
     }
 }
 
+/// All that is kept of an output; one that is just now put aside may be shown in part.
+fn whole(file: &LogFile) -> Result<Vec<u8>, ManagerError> {
+    let aside = PathBuf::from(format!("{}.1", file.path.display()));
+    let identity = fsx::optional(Meta::of_path(&aside)).map_err(ManagerError::File)?;
+    Ok(Place::default().read(file, &aside, identity.map(|meta| meta.identity))?.0)
+}
+
 /// How far an output was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Place {
@@ -122,8 +129,24 @@ impl Place {
     /// What has come since, and where that ends.
     fn advance(&self, file: &LogFile) -> Result<(Vec<u8>, Place), ManagerError> {
         let aside = PathBuf::from(format!("{}.1", file.path.display()));
-        let identity = fsx::optional(Meta::of_path(&aside)).map_err(ManagerError::File)?;
-        let identity = identity.map(|meta| meta.identity);
+        let new = PathBuf::from(format!("{}.new", aside.display()));
+        // what has been put aside, and whether something is just now
+        let state = || {
+            let there = |path| fsx::optional(Meta::of_path(path)).map_err(ManagerError::File);
+            Ok::<_, ManagerError>((there(&aside)?.map(|meta| meta.identity), there(&new)?.is_some()))
+        };
+        let before = state()?;
+        let found = self.read(file, &aside, before.0)?;
+        // while it is, nobody knows which part is which; its end is told
+        if before.1 || state()? != before { Ok((Vec::new(), self.clone())) } else { Ok(found) }
+    }
+
+    fn read(
+        &self,
+        file: &LogFile,
+        aside: &PathBuf,
+        identity: Option<(u64, u64)>,
+    ) -> Result<(Vec<u8>, Place), ManagerError> {
         let read = |path: &PathBuf, from: u64| {
             let bytes = fsx::optional(fsx::read_path(path, LARGEST)).map_err(ManagerError::File)?;
             let bytes = bytes.unwrap_or_default();
@@ -131,11 +154,10 @@ impl Place {
             Ok::<_, ManagerError>((bytes.get(from..).unwrap_or_default().to_vec(), bytes.len() as u64))
         };
         if identity == self.aside {
-            // shorter than it was: it is being put aside just now, and that will be told
             let (bytes, length) = read(&file.path, self.offset)?;
             return Ok((bytes, Place { aside: identity, offset: self.offset.max(length) }));
         }
-        let (mut bytes, _) = read(&aside, self.offset)?;
+        let (mut bytes, _) = read(aside, self.offset)?;
         let (rest, offset) = read(&file.path, 0)?;
         bytes.extend(rest);
         Ok((bytes, Place { aside: identity, offset }))

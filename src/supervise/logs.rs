@@ -135,6 +135,9 @@ impl Logs {
         let mut logs = Logs { dir, watch: watch.ok(), pause: None };
         // what has grown while nobody was there
         let names = logs.dir.names()?;
+        for name in names.iter().filter(|name| name.to_string_lossy().ends_with(".log.1.new")) {
+            logs.dir.remove_tree(name)?;
+        }
         logs.look(&names.iter().filter_map(|name| name.to_str()).map(str::to_owned).collect());
         Ok(logs)
     }
