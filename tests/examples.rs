@@ -124,9 +124,7 @@ fn serves_under_load(
         load.expect(&[one, two]);
         let outcome = sandbox.json(&["activate", id], 0);
         assert_eq!((&outcome["verdict"], &outcome["changed"]), (&"good".into(), &true.into()), "{outcome:#}");
-        let left = sandbox.wait("only its workers are left", |status| {
-            status["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "ready")
-        });
+        let left = settled(sandbox);
         load.expect(&[answer]);
         assert_eq!(ask(address).as_deref(), Ok(answer), "turn {turn}");
         processes.extend(workers(&left).into_values());
@@ -135,6 +133,7 @@ fn serves_under_load(
     load.expect(&[one, two]);
     let outcome = sandbox.json(&["rollback"], 0);
     assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    settled(sandbox);
     let back = if times.is_multiple_of(2) { two } else { one };
     assert_eq!(ask(address).as_deref(), Ok(back));
     let seen = load.end();
@@ -144,6 +143,13 @@ fn serves_under_load(
     assert!(seen.bodies.contains_key(one) && seen.bodies.contains_key(two), "{:?}", seen.bodies);
     let started = if keeps_its_workers { in_one_set } else { in_one_set * (times + 1) };
     assert_eq!(processes.len(), started, "processes that have served");
+}
+
+/// Waits until nothing drains any more.
+fn settled(sandbox: &Sandbox) -> Value {
+    sandbox.wait("only its workers are left", |status| {
+        status["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "ready")
+    })
 }
 
 #[test]

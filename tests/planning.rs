@@ -198,7 +198,7 @@ fn a24_what_does_not_fit_into_memory_is_refused_with_figures_and_the_way_back_is
     assert!(reason.starts_with(begins) && reason.contains(" MiB are available; "), "{reason}");
     assert_eq!((sandbox.current(), slots(&sandbox).len()), (None, 0));
 
-    let small = worker(", memory: 1KiB", "1");
+    let small = worker(", memory: 64MiB", "1");
     sandbox.run(&["activate", &small], 0);
     let error = sandbox.error(&["activate", &large], 7);
     assert!(error.contains("needs about 536870912 MiB for 1 instance more, "), "{error}");

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::fsx::{Dir, FsError, Lock};
+use crate::fsx::{Dir, FsError};
 
 use super::local;
 
@@ -78,10 +78,8 @@ struct Reply {
 /// [`DaemonError::Taken`] where the run directory has a holder; else the directory cannot be used.
 pub fn run(run: &Path) -> Result<std::convert::Infallible, DaemonError> {
     let dir = Dir::create_all(run, 0o755)?;
-    let Some(_lock) = Lock::try_exclusive(&dir, LOCK)? else {
-        let who = local::holder_of(&dir, SOCKET, SocketType::SEQPACKET);
-        return Err(DaemonError::Taken { what: "holder", run: run.to_owned(), who });
-    };
+    let _lock = local::claim(&dir, LOCK, SOCKET, SocketType::SEQPACKET)?
+        .map_err(|who| DaemonError::Taken { what: "holder", run: run.to_owned(), who })?;
     let listener = local::bind(&dir, SOCKET, SocketType::SEQPACKET, 0o600)?;
     tracing::info!(run = %run.display(), "holder is up");
     let mut kept: BTreeMap<String, OwnedFd> = BTreeMap::new();

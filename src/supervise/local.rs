@@ -2,12 +2,15 @@
 //! may be longer than a socket address (107 bytes); peers are told by their uid.
 
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, RawMode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::fsx::{Dir, FsError};
+use crate::fsx::{Dir, FsError, Lock};
+
+use super::clock;
 
 /// The address of `name` in `dir`, short however long the path of `dir` is.
 pub(super) fn address(dir: &Dir, name: &str) -> Result<SocketAddrUnix, Errno> {
@@ -52,11 +55,28 @@ pub(super) fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     None
 }
 
-/// Who listens at `name` in `dir`, as far as can be told: for messages.
-pub(super) fn holder_of(dir: &Dir, name: &str, kind: SocketType) -> String {
-    let peer = connect(dir, name, kind).and_then(rustix::net::sockopt::socket_peercred);
-    peer.map_or_else(
-        |_| "another process".to_owned(),
-        |peer| format!("process {}", peer.pid.as_raw_nonzero()),
-    )
+/// The lock `lock` of a daemon that listens at `socket` in `dir`; who has it, where another one does. The kernel may
+/// take the lock from a killed one a moment after its connections: where nobody answers, waits for it.
+pub(super) fn claim(
+    dir: &Dir,
+    lock: &str,
+    socket: &str,
+    kind: SocketType,
+) -> Result<Result<Lock, String>, FsError> {
+    let deadline = clock::after(LAST_BREATH);
+    loop {
+        if let Some(lock) = Lock::try_exclusive(dir, lock)? {
+            return Ok(Ok(lock));
+        }
+        match connect(dir, socket, kind).and_then(rustix::net::sockopt::socket_peercred) {
+            Ok(peer) => return Ok(Err(format!("process {}", peer.pid.as_raw_nonzero()))),
+            Err(_) if clock::until(deadline).is_zero() => return Ok(Err("another process".to_owned())),
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
 }
+
+/// How long a killed process may hold what it had locked.
+const LAST_BREATH: Duration = Duration::from_secs(2);
+/// How often is looked whether it still does.
+const LOOK: Duration = Duration::from_millis(5);

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 use rustix::pipe::PipeFlags;
 
-use crate::fsx::{Dir, Lock};
+use crate::fsx::Dir;
 
 use super::clients::{self, Clients};
 use super::crew::Crew;
@@ -36,10 +36,8 @@ pub struct Config {
 /// nothing has been started or ended.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
     let run = Dir::create_all(&config.run, 0o755)?;
-    let Some(_lock) = Lock::try_exclusive(&run, LOCK)? else {
-        let who = local::holder_of(&run, clients::SOCKET, SocketType::STREAM);
-        return Err(DaemonError::Taken { what: "supervisor", run: config.run.clone(), who });
-    };
+    let _lock = local::claim(&run, LOCK, clients::SOCKET, SocketType::STREAM)?
+        .map_err(|who| DaemonError::Taken { what: "supervisor", run: config.run.clone(), who })?;
     // links and names in it are told to workers, which start elsewhere: from here on it is absolute
     let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(&run)), Vec::new())
         .map_err(|e| system("find the path of the run directory", e))?;
