@@ -398,8 +398,10 @@ impl Engine<'_> {
     pub(super) fn write(&self, outcome: &Outcome) -> Result<(), ManagerError> {
         match self.writer.conclude(outcome) {
             Ok(()) => {}
-            // the verdict stands; the next writer completes the history
-            Err(error @ EventError::NotInHistory { .. }) => tracing::warn!("{}", chain(&error)),
+            // the verdict stands; the next writer completes the history, the next event makes it durable
+            Err(error @ (EventError::NotInHistory { .. } | EventError::NotDurable { .. })) => {
+                tracing::warn!("{}", chain(&error));
+            }
             Err(error) => return Err(error.into()),
         }
         tracing::info!("event {}: {} ({})", outcome.event, outcome.verdict, outcome.stage);

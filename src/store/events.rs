@@ -61,6 +61,14 @@ pub enum EventError {
         /// why
         source: FsError,
     },
+    /// the verdict stands, but a power cut may take it back until the next event is accepted
+    #[error("event {number} is concluded, but not durably")]
+    NotDurable {
+        /// the number
+        number: u64,
+        /// why
+        source: FsError,
+    },
     /// nothing was written, or nothing that counts
     #[error("cannot {doing}")]
     Io {
@@ -80,7 +88,9 @@ impl EventError {
         match self {
             EventError::NoSuchGeneration { .. } | EventError::NoSuchEvent { .. } => Kind::NoSuch,
             EventError::AlreadyConcluded { .. } => Kind::Busy,
-            EventError::NotInHistory { .. } | EventError::Io { .. } => Kind::Failed,
+            EventError::NotInHistory { .. } | EventError::NotDurable { .. } | EventError::Io { .. } => {
+                Kind::Failed
+            }
             EventError::Store(error) => error.kind(),
         }
     }

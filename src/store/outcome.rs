@@ -46,6 +46,7 @@ impl Writer {
     /// # Errors
     /// - [`EventError::AlreadyConcluded`]: the first verdict stands.
     /// - [`EventError::NotInHistory`]: the verdict stands; the next writer completes the history.
+    /// - [`EventError::NotDurable`]: the verdict stands, unless the power fails before the next event.
     /// - others: the event is still without an outcome.
     pub fn conclude(&self, outcome: &Outcome) -> Result<(), EventError> {
         let io = EventError::io("write an outcome");
@@ -73,10 +74,12 @@ impl Writer {
         });
         match written {
             Err(error) if error.is_exists() => return Err(EventError::AlreadyConcluded { number }),
-            other => other.and_then(|()| events.sync()).map_err(io)?,
+            other => other.map_err(io)?,
         }
+        // everybody sees it, so it stands
+        let durable = events.sync().map_err(|source| EventError::NotDurable { number, source });
         let record = Record::of_event(Some(&event), outcome);
-        self.with_reserve(|| self.remember(&history, &record))
-            .map_err(|source| EventError::NotInHistory { number, source })
+        let remembered = self.with_reserve(|| self.remember(&history, &record));
+        durable.and(remembered.map_err(|source| EventError::NotInHistory { number, source }))
     }
 }
