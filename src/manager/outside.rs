@@ -20,8 +20,11 @@ use super::{ManagerError, Service, clock, headroom, standstill, surroundings};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often is looked for it.
+/// How often is looked for it, and how long until what the disk has refused is tried again.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How often the pointer is put back: where it cannot be, it names what does not run.
+const TRIES: u32 = 3;
 
 /// What comes into the engine's loop.
 #[derive(Debug)]
@@ -479,7 +482,17 @@ pub(super) fn swing_back(service: &Service, writer: &Writer, to: Option<Generati
     if service.standing().is_ok_and(|standing| standing.current == to && standing.in_force == to) {
         return Ok(());
     }
-    writer.swing(to).map_err(|e| chain(&e))
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        match writer.swing(to) {
+            Err(error) if left > 0 => {
+                tracing::warn!("the pointer is not back, it is tried again: {}", chain(&error));
+                std::thread::sleep(LOOK);
+            }
+            done => return done.map_err(|e| chain(&e)),
+        }
+    }
 }
 
 type Done = Result<Finished, OneShotError>;
