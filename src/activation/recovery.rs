@@ -21,6 +21,8 @@ pub struct Trace<'a> {
     pub bare: bool,
     /// whether the request is older than `request_ttl`
     pub expired: bool,
+    /// the stage that it was in, where it was interrupted more than once
+    pub doing: Stage,
 }
 
 /// What to do with the event.
@@ -84,7 +86,7 @@ pub fn recover(trace: &Trace<'_>) -> Recovery {
                 why: "never started: the request is older than request_ttl".to_owned(),
             },
             0 | 1 => Recovery::Run,
-            _ => Recovery::Fail { stage: last, why: format!("interrupted twice in {last}") },
+            _ => Recovery::Fail { stage: trace.doing, why: format!("interrupted twice in {}", trace.doing) },
         },
     }
 }
@@ -132,6 +134,7 @@ mod tests {
             alive,
             bare: false,
             expired: false,
+            doing: Stage::Loader,
         };
         recover(&trace)
     }
@@ -152,12 +155,13 @@ mod tests {
             alive: true,
             bare: false,
             expired: true,
+            doing: Stage::Preflight,
         };
         assert!(matches!(recover(&expired), Recovery::Fail { .. }));
         for boot in ["b1", "b2"] {
             assert_eq!(decide(std::slice::from_ref(&begun), "from", boot, true), Recovery::Run);
             let twice = decide(&[begun.clone(), begun.clone()], "from", boot, true);
-            assert!(matches!(twice, Recovery::Fail { why, .. } if why.contains("interrupted twice")));
+            assert!(matches!(twice, Recovery::Fail { why, .. } if why == "interrupted twice in loader"));
         }
         let swung = [begun.clone(), swinging.clone()];
         assert_eq!(decide(&swung, "from", "b1", true), Recovery::Run);
@@ -174,6 +178,7 @@ mod tests {
                 alive: false,
                 bare: true,
                 expired: false,
+                doing: Stage::Preflight,
             };
             assert_eq!(recover(&bare), Recovery::Finish { from }, "nothing is left that could fail");
         }

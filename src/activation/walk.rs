@@ -238,6 +238,7 @@ impl Walk {
                 // what has been started on the target
                 alive: !world.slots.iter().any(|(slot, id)| *id == to() && world.down.contains(slot)),
                 expired: false,
+                doing: crate::model::Stage::Preflight,
             };
             let recovery = recover(&trace);
             world.marks.push(Mark::Begun { boot: BOOT.to_owned() });

@@ -23,6 +23,7 @@ use super::launch::Launchable;
 use super::objection::objection;
 use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
 use super::run::{Run, can_be_preempted};
+use super::service::Standing;
 use super::wake::{Wake, watch_events, watch_signals};
 use super::{ManagerError, Service, clock, confirmation, fallen, standstill};
 
@@ -119,7 +120,8 @@ impl Engine<'_> {
         let boot = &self.service.boot;
         // asked only where it matters: whether a swing that was interrupted has anything after it
         let bare = !marks.is_empty() && self.is_bare(event, workers.as_deref());
-        let trace = Trace { marks, target: event.target, current, boot, alive, bare, expired };
+        let doing = self.doing(event, marks, &standing, workers.as_deref().unwrap_or_default());
+        let trace = Trace { marks, target: event.target, current, boot, alive, bare, expired, doing };
         let mut recovery = recover(&trace);
         if let (Recovery::Undo { why, .. }, Some(fallen)) = (&mut recovery, &fallen)
             && !marks.iter().any(|mark| matches!(mark, Mark::Undoing { .. }))
@@ -130,6 +132,11 @@ impl Engine<'_> {
             Recovery::Finish { from } | Recovery::Undo { from, .. } => *from,
             Recovery::Run | Recovery::Fail { .. } => standing.in_force,
         };
+        if !marks.is_empty()
+            && let Err(error) = oneshot::sweep(&self.service.place.run)
+        {
+            tracing::warn!("what the last engine had started may live on: {}", chain(&error));
+        }
         if let Recovery::Fail { stage, why } = recovery {
             return self.conclude(event, Verdict::Failed, stage, why);
         }
@@ -157,11 +164,6 @@ impl Engine<'_> {
             if let Some(why) = no_start {
                 return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
             }
-        }
-        if !marks.is_empty()
-            && let Err(error) = oneshot::sweep(&self.service.place.run)
-        {
-            tracing::warn!("what the last engine had started may live on: {}", chain(&error));
         }
         if self.accepted != Some(event.number) {
             self.writer.settle(event.number)?;
@@ -267,6 +269,32 @@ impl Engine<'_> {
         let Ok(manifest) = self.service.store.manifest(event.target) else { return false };
         let Ok((target, _)) = launchable(self.service, event.target, &manifest) else { return false };
         target.pipeline.workers.is_empty() && workers.is_none_or(<[_]>::is_empty)
+    }
+
+    /// The stage that `event` was in when its engine was interrupted, where it was so more than once: the plan's,
+    /// after the steps that were noted.
+    fn doing(&self, event: &Event, marks: &[Mark], standing: &Standing, workers: &[WorkerReport]) -> Stage {
+        let is_begun = |mark: &&Mark| matches!(mark, Mark::Begun { .. });
+        if marks.iter().filter(is_begun).count() < 2 {
+            return Stage::Preflight;
+        }
+        let wish = Wish {
+            request: event.request,
+            target: event.target,
+            current: standing.current,
+            from: standing.in_force,
+            stopped: false,
+            takes: Takes::Whole,
+            how: event.how.clone(),
+        };
+        let since = marks.iter().rev().take_while(|mark| !is_begun(mark));
+        let notes: Vec<Stage> = since
+            .filter_map(|mark| if let Mark::Note(note) = mark { Some(note.stage) } else { None })
+            .collect();
+        let step = prepare(self.service, &wish, workers)
+            .ok()
+            .and_then(|p| p.plan.steps.into_iter().nth(notes.len()));
+        step.map(|step| step.stage).or(notes.first().copied()).unwrap_or(Stage::Preflight)
     }
 
     /// The way back of `event` cannot be planned: the pointer goes back, a person has to see to the workers.
