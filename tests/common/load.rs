@@ -58,15 +58,29 @@ pub struct Load {
 impl Load {
     /// Starts four clients; `right` are the bodies that count as right from now on.
     pub fn on(address: SocketAddr, right: &[&str]) -> Load {
-        Load::of(move || get(address), right)
+        Load::start(4, Duration::ZERO, move || get(address), right)
     }
 
     /// The same with clients that `ask` in another way: an answer, or what failed.
     pub fn of(ask: impl Fn() -> Result<String, String> + Send + Sync + 'static, right: &[&str]) -> Load {
+        Load::start(4, Duration::ZERO, ask, right)
+    }
+
+    /// The same with so many clients, each of which rests for so long after a request.
+    pub fn resting(clients: usize, rest: Duration, address: SocketAddr, right: &[&str]) -> Load {
+        Load::start(clients, rest, move || get(address), right)
+    }
+
+    fn start(
+        clients: usize,
+        rest: Duration,
+        ask: impl Fn() -> Result<String, String> + Send + Sync + 'static,
+        right: &[&str],
+    ) -> Load {
         let shared = Arc::new(Shared::default());
         *shared.right.lock().unwrap() = right.iter().map(ToString::to_string).collect();
         let ask: Arc<Ask> = Arc::new(ask);
-        let threads = (0..4).map(|_| client(Arc::clone(&ask), Arc::clone(&shared))).collect();
+        let threads = (0..clients).map(|_| client(Arc::clone(&ask), rest, Arc::clone(&shared))).collect();
         Load { shared, threads }
     }
 
@@ -85,6 +99,11 @@ impl Load {
         }
     }
 
+    /// Every failure so far.
+    pub fn failures(&self) -> Vec<String> {
+        self.shared.seen.lock().unwrap().failures.clone()
+    }
+
     /// Ends the clients.
     pub fn end(self) -> Seen {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -97,7 +116,7 @@ impl Load {
 
 type Ask = dyn Fn() -> Result<String, String> + Send + Sync;
 
-fn client(ask: Arc<Ask>, shared: Arc<Shared>) -> JoinHandle<()> {
+fn client(ask: Arc<Ask>, rest: Duration, shared: Arc<Shared>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         while !shared.stop.load(Ordering::Relaxed) {
             let before = shared.right.lock().unwrap().clone();
@@ -110,6 +129,10 @@ fn client(ask: Arc<Ask>, shared: Arc<Shared>) -> JoinHandle<()> {
                 }
                 Ok(body) => seen.failures.push(format!("wrong generation: {body:?}, right is {after:?}")),
                 Err(failure) => seen.failures.push(failure),
+            }
+            drop(seen);
+            if !rest.is_zero() {
+                std::thread::sleep(rest);
             }
         }
     })

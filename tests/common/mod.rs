@@ -100,13 +100,19 @@ impl Sandbox {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Starts a manager and waits until it is at work.
-    pub fn start_manager(&mut self) -> u32 {
+    /// Starts a manager.
+    pub fn spawn_manager(&mut self) -> u32 {
         assert!(self.manager.is_none(), "one manager is enough");
         let log = self.log("manager.log");
         let child = self.command(&["manager"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let pid = child.id();
         self.manager = Some(child);
+        pid
+    }
+
+    /// Starts a manager and waits until it is at work.
+    pub fn start_manager(&mut self) -> u32 {
+        let pid = self.spawn_manager();
         self.wait("the manager is at work", |status| {
             status["manager"]["pid"] == pid && status["supervisor"].is_u64()
         });
