@@ -377,3 +377,18 @@ fn the_subreaper_makes_a_zombie_no_life() {
     child.wait().unwrap();
     drop(sandbox);
 }
+
+#[test]
+fn w14_changes_that_end_before_any_worker_leave_no_connection_open() {
+    let (sandbox, port, _) = serving();
+    let status = sandbox.status();
+    let pids = [&status["manager"]["pid"], &status["supervisor"]];
+    let open = || pids.map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count());
+    let bad = site(&sandbox, "bad", port, Site { body: "bad", server: "nonsense;", ..Site::default() });
+    sandbox.run(&["deploy", &bad], 1);
+    let few = open().map(|count| count + 4);
+    for _ in 0..8 {
+        sandbox.run(&["deploy", &bad], 1);
+    }
+    sandbox.wait("they are closed", |_| open().iter().zip(few).all(|(now, few)| *now < few));
+}

@@ -347,7 +347,7 @@ impl Engine<'_> {
             let withdrawn = Observation::Withdrawn("withdrawn by a signal".to_owned());
             let _ = sender.send(Inbound::Seen(withdrawn));
         }
-        let outside = Outside {
+        let mut outside = Outside {
             service: self.service,
             writer: self.writer,
             event,
@@ -355,6 +355,7 @@ impl Engine<'_> {
             inbox: sender,
             starts_supervisor: self.starts_supervisor,
             in_flight: InFlight::default(),
+            news: None,
             doubt: None,
             turned_back: false,
         };

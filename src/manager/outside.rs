@@ -9,7 +9,7 @@ use crate::activation::{Act, Observation};
 use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot, Tell};
 use crate::store::{Staging, Writer};
 use crate::supervise;
-use crate::supervise::client::{self, Client, Unreachable};
+use crate::supervise::client::{self, Client, HangUp, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
 use crate::supervise::{Launch, News};
 
@@ -52,6 +52,8 @@ pub(super) struct Outside<'a> {
     /// whether a missing supervisor may be started: the manager may, a caller may not
     pub(super) starts_supervisor: bool,
     pub(super) in_flight: InFlight,
+    /// ends the reading of the supervisor's news with this
+    pub(super) news: Option<HangUp>,
     /// whether it is on its way back
     pub(super) turned_back: bool,
     /// what preflight has found doubtful
@@ -365,14 +367,15 @@ impl Outside<'_> {
     }
 
     /// Reads the supervisor's news from now on, on a thread of its own. Nothing where none answers.
-    pub(super) fn follow(&self) {
+    pub(super) fn follow(&mut self) {
         if let Ok(slots) = self.client().and_then(|mut client| client.slots()) {
             self.follow_from(slots.news);
         }
     }
 
-    fn follow_from(&self, mut seen: u64) {
+    fn follow_from(&mut self, mut seen: u64) {
         let Ok(mut stream) = self.ask(|_| client::news(&self.service.place.run, seen)) else { return };
+        self.news = stream.hang_up();
         let inbox = self.inbox.clone();
         std::thread::spawn(move || {
             loop {

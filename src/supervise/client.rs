@@ -238,6 +238,24 @@ pub fn news(run: &Path, after: u64) -> Result<NewsStream, Unreachable> {
     Ok(news)
 }
 
+/// Ends a [`NewsStream`] that another thread may be waiting for, when dropped.
+#[derive(Debug)]
+pub struct HangUp(UnixStream);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // gone already is as good
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl NewsStream {
+    /// What ends this stream. Where there is no descriptor left, nothing does but the next news.
+    pub fn hang_up(&self) -> Option<HangUp> {
+        self.stream.try_clone().ok().map(HangUp)
+    }
+}
+
 /// A supervisor that is starting or has been found.
 #[derive(Debug)]
 pub struct Detached {
