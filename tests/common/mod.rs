@@ -120,6 +120,11 @@ impl Sandbox {
         pid
     }
 
+    /// The manager that was started here.
+    pub fn manager(&self) -> Option<u32> {
+        self.manager.as_ref().map(Child::id)
+    }
+
     /// Ends the manager with a signal and waits for its end.
     pub fn end_manager(&mut self, signal: rustix::process::Signal) {
         let mut child = self.manager.take().expect("a manager runs");
@@ -190,6 +195,36 @@ impl Sandbox {
             }
         }
         found
+    }
+
+    /// Waits until manager, supervisor, holder and two workers are all that runs.
+    pub fn nothing_left_over(&self, case: &str) {
+        let begun = Instant::now();
+        loop {
+            let status = self.status();
+            let known: std::collections::BTreeSet<u64> = status["workers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|worker| &worker["pid"])
+                .chain([&status["manager"]["pid"], &status["supervisor"]])
+                .filter_map(Value::as_u64)
+                .collect();
+            let words =
+                |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let others: Vec<(u32, String)> = self
+                .processes()
+                .into_iter()
+                .filter(|pid| !known.contains(&u64::from(*pid)) && process(*pid).is_some())
+                .map(|pid| (pid, words(&pid).replace('\0', " ")))
+                .collect();
+            let holder = |words: &String| words.starts_with(PROGRAM) && words.contains(" holder");
+            if known.len() == 4 && matches!(others.as_slice(), [(_, words)] if holder(words)) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{case}: left over: {others:?}\n{status:#}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Kills everything that runs on this sandbox, at once.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::common::load::Load;
 use crate::common::nginx::{address, port};
-use crate::common::{PATIENCE, PROGRAM, Process, Sandbox, greeter, process, workers};
+use crate::common::{PATIENCE, Process, Sandbox, greeter, workers};
 
 /// A generation that the service knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Service {
             self.sandbox.start_manager();
             assert_eq!(self.sandbox.workers(), serving, "{case}: the next manager touches nothing");
         }
-        self.nothing_left_over(case);
+        self.sandbox.nothing_left_over(case);
         self.load.expect(&[&self.now.body]);
         self.serves();
         let history = self.sandbox.json(&["history"], 0);
@@ -163,37 +163,6 @@ impl Service {
         let left: Vec<_> = tmp.map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| name == "undo" || name == "reserve"), "{case}: {left:?}");
         serving
-    }
-
-    /// Waits until manager, supervisor, holder and the two workers are all that runs.
-    fn nothing_left_over(&self, case: &str) {
-        let begun = Instant::now();
-        loop {
-            let status = self.sandbox.status();
-            let known: BTreeSet<u64> = status["workers"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|worker| &worker["pid"])
-                .chain([&status["manager"]["pid"], &status["supervisor"]])
-                .filter_map(Value::as_u64)
-                .collect();
-            let words =
-                |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let others: Vec<(u32, String)> = self
-                .sandbox
-                .processes()
-                .into_iter()
-                .filter(|pid| !known.contains(&u64::from(*pid)) && process(*pid).is_some())
-                .map(|pid| (pid, words(&pid).replace('\0', " ")))
-                .collect();
-            let holder = |words: &String| words.starts_with(PROGRAM) && words.contains(" holder");
-            if known.len() == 4 && matches!(others.as_slice(), [(_, words)] if holder(words)) {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{case}: left over: {others:?}\n{status:#}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 
