@@ -14,7 +14,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Process, Sandbox, signal_to, workers};
-use pointsman::model::{Command, GenerationId, How, Listen, Ready, Repair, Request, Slot};
+use pointsman::model::{Command, GenerationId, How, Listen, Mark, Ready, Repair, Request, Slot};
 use pointsman::store::{EventDraft, Store};
 use pointsman::supervise::client::Client;
 use pointsman::supervise::{Launch, WorkerSpec};
@@ -247,6 +247,24 @@ fn a29_a_repair_that_fails_is_fatal_and_stops_nobody() {
     assert!(log.contains("the repair, event 2, is stuck"), "{log}");
     assert_eq!(workers(&sandbox.status()), BTreeMap::from([("web/1".to_owned(), before["web/1"])]));
     assert_eq!(sandbox.current(), Some(one));
+}
+
+#[test]
+fn a29_a_repair_has_no_way_back_though_the_good_one_is_damaged() {
+    let (sandbox, manager, _) = serving(OFTEN, "");
+    let two = push(&sandbox, "two", 2, "", "");
+    assert_eq!(sandbox.json(&["activate", &two], 0)["verdict"], "good");
+    let before = sandbox.workers();
+    let name = sandbox.path("store").join(format!("generations/{two}/tree/name"));
+    std::fs::set_permissions(&name, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::write(name, "damaged").unwrap();
+    forget_all_but(&sandbox, &[slot(1)]);
+    assert_eq!(manager.ends(), 8);
+    let (request, verdict, reason) = last(&sandbox);
+    assert_eq!((request, verdict), ("start".into(), "stuck".into()));
+    assert!(reason.contains("tree/name"), "{reason}");
+    assert_eq!(workers(&sandbox.status()), BTreeMap::from([("web/1".to_owned(), before["web/1"])]));
+    assert_eq!(sandbox.current(), Some(two));
 }
 
 #[test]
@@ -542,7 +560,12 @@ fn a29_a_repair_whose_time_has_passed_mends_nothing() {
             by: Default::default(),
             above: 0,
         };
-        writer.accept(draft).unwrap();
+        let event = writer.accept(draft).unwrap();
+        if boot == "another" {
+            // it had come as far as the workers
+            writer.mark(event.number, &Mark::Begun { boot: boot.to_owned() }).unwrap();
+            writer.mark(event.number, &Mark::Swinging { from: None, to: one }).unwrap();
+        }
     }
     drop(writer);
     // it mends what it finds itself

@@ -198,10 +198,14 @@ impl Facts {
     /// Leaves of these facts what `repair` is about: slots in which something is well are none of it.
     pub fn narrow(&mut self, repair: &Repair) {
         let well: BTreeSet<&Slot> = self.running.iter().filter(|r| r.ready).map(|r| &r.slot).collect();
-        self.slots.retain(|slot, _| repair.slots.contains(slot) && !well.contains(slot));
+        // of what was interrupted, one may be well already: it has its probation to come
+        let finishes = self.finishes;
+        self.slots.retain(|slot, _| repair.slots.contains(slot) && (finishes || !well.contains(slot)));
         self.running.retain(|running| self.slots.contains_key(&running.slot));
         self.drifted.clear();
         (self.repairs, self.unproven) = (true, false);
+        // there is nothing to go back to
+        self.last_good = Some(self.target);
         if repair.pointer_stays {
             self.current = Some(self.target);
         }

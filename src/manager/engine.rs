@@ -137,13 +137,14 @@ impl Engine<'_> {
         {
             tracing::warn!("what the last engine had started may live on: {}", chain(&error));
         }
-        if let Recovery::Fail { stage, why } = recovery {
-            return self.conclude(event, Verdict::Failed, stage, why);
-        }
-        if let Some(repair) = event.how.repair.as_ref().filter(|_| recovery == Recovery::Run)
+        if let Some(repair) =
+            event.how.repair.as_ref().filter(|_| recovery == Recovery::Run || event.boot != *boot)
             && let Some(why) = void(event, repair, boot, current)
         {
             return self.conclude(event, Verdict::Superseded, Stage::Preflight, why.to_owned());
+        }
+        if let Recovery::Fail { stage, why } = recovery {
+            return self.conclude(event, Verdict::Failed, stage, why);
         }
         if recovery == Recovery::Run {
             let objection =

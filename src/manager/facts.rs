@@ -122,8 +122,10 @@ pub(super) fn prepare(
     {
         return Err(ManagerError::Refused { why });
     }
-    let last_good = match wish.request {
-        Request::Start => fallback(store, wish.target)?,
+    let last_good = match (wish.request, &wish.how.repair) {
+        // a repair has no way back
+        (_, Some(_)) => Some(wish.target),
+        (Request::Start, None) => fallback(store, wish.target)?,
         _ => store.last_good()?,
     };
     let back = way_back(wish.request, wish.target, wish.from, last_good);
