@@ -54,10 +54,11 @@ fn lines() -> Vec<(String, String, usize, String)> {
     let tests: Vec<&str> = texts.iter().flat_map(|(_, text)| test_modules(text)).collect();
     let mut lines = Vec::new();
     for (file, text) in &texts {
-        if tests.contains(&file.file_stem().unwrap().to_str().unwrap()) {
+        let rel = file.strip_prefix(&root).unwrap();
+        // the file of such a module, and those below it
+        if rel.with_extension("").iter().any(|part| tests.contains(&part.to_str().unwrap())) {
             continue;
         }
-        let rel = file.strip_prefix(&root).unwrap();
         let first = rel.components().next().unwrap().as_os_str().to_str().unwrap();
         let room = first.trim_end_matches(".rs").to_owned();
         let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();

@@ -27,7 +27,7 @@ pub struct Activation {
 }
 
 /// How far an activation is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// the step of this index is being done
     Step {
@@ -41,7 +41,7 @@ pub enum Phase {
 }
 
 /// A way back, half gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Undo {
     /// the stage that failed
     pub stage: Stage,
@@ -371,8 +371,11 @@ fn turn_back(
     // (an engine that is gone may have had it end)
     let unknown = plan.finishes || at >= plan.steps.len();
     let stops = plan.cold.is_some() && (unknown || stopped.is_some_and(|stop| stop <= at));
+    let swing_failed = plan.steps.get(at).is_some_and(|step| step.act == Act::Swing);
     let left = match &plan.back {
         Back::Nothing | Back::Nowhere => Vec::new(),
+        // no worker was touched yet
+        Back::To { .. } if swing_failed => Vec::new(),
         Back::To { slots, whole: true, .. } => slots.clone(),
         Back::To { slots, .. } if stops => slots.clone(),
         // popped from the end: newest first

@@ -146,7 +146,7 @@ pub struct PlannedStep {
 }
 
 /// What a step does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Act {
     /// look for what can be refused before anything runs
@@ -508,9 +508,9 @@ fn back(facts: &Facts) -> Back {
             generation,
             slots: facts.back_slots.clone(),
             ran: running_on(facts, generation),
-            // the engine that is gone may have touched any of them; and what does not run `from` may run
-            // anything
-            whole: facts.finishes || Some(generation) != facts.from,
+            // the engine that is gone may have touched any of them; what does not run `from` may run
+            // anything; and where nothing ran, some of them alone would be half a service
+            whole: facts.finishes || Some(generation) != facts.from || facts.running.is_empty(),
             limit: facts.back_limit,
         },
         None if facts.request == Request::Start => Back::Nowhere,

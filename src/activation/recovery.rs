@@ -74,10 +74,15 @@ pub fn recover(trace: &Trace<'_>) -> Recovery {
         (Some(from), None) if trace.current == Some(trace.target) && from != trace.current => {
             beyond_the_swing(trace, same_boot, from, last.max(Stage::Swing))
         }
+        // it had moved and is back: this was being undone, but a full disk has swallowed the mark
+        (Some(from), None) if furthest >= Stage::Swing => {
+            let why = "interrupted on the way back".to_owned();
+            Recovery::Undo { from, stage: furthest.max(Stage::Workers), why }
+        }
         // an undo that began before the pointer had moved has nothing to take back but workers
         (None, Some((stage, why))) => Recovery::Undo { from: trace.current, stage, why },
         // the pointer did not have to move; its workers may be half-way
-        (None, None) if same_boot && furthest >= Stage::Swing => {
+        (None, None) if same_boot && furthest >= Stage::Swing && trace.current == Some(trace.target) => {
             beyond_the_swing(trace, same_boot, trace.current, furthest.max(Stage::Workers))
         }
         (Some(_) | None, None) => match begun.len() {
@@ -186,10 +191,14 @@ mod tests {
             let undo = decide(&[begun.clone(), swinging.clone(), undoing.clone()], current, "b2", true);
             assert_eq!(undo, Recovery::Undo { from, stage: Stage::Workers, why: "web/1 died".to_owned() });
         }
+        let lost = [begun.clone(), swinging.clone(), passed(Stage::Swing), begun.clone()];
+        assert!(matches!(decide(&lost, "from", "b1", true), Recovery::Undo { .. }), "its mark was lost");
         let touched = [begun.clone(), passed(Stage::Swing), begun.clone(), passed(Stage::Preflight)];
         let to = Some(id("to"));
         assert_eq!(decide(&touched, "to", "b1", true), Recovery::Finish { from: to });
         assert!(matches!(decide(&touched, "to", "b1", false), Recovery::Undo { from, .. } if from == to));
+        let unrecorded = [begun.clone(), passed(Stage::Swing)];
+        assert_eq!(decide(&unrecorded, "from", "b1", true), Recovery::Run, "a full disk: it has not moved");
         // nothing is half-way after a reboot: no process is left
         assert!(matches!(decide(&touched, "to", "b2", true), Recovery::Fail { .. }));
         let untouched = [begun.clone(), begun.clone(), passed(Stage::Canary)];

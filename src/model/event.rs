@@ -119,7 +119,7 @@ pub struct How {
 }
 
 /// What the watchdog wants mended. Whatever is well stays as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Repair {
     /// the slots in which nothing is well; none where only the loader's output is gone
     pub slots: Vec<Slot>,
@@ -217,7 +217,7 @@ impl fmt::Display for Verdict {
 }
 
 /// One step of an activation as it went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StepReport {
     /// the stage it belongs to
     pub stage: Stage,
@@ -247,7 +247,7 @@ pub enum StepResult {
 
 /// A line of an event's steps file. The first three are durable before what they announce is done;
 /// a note only tells a waiting caller how far it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
     /// an engine took the event up, in this boot
