@@ -3,8 +3,9 @@
 //! The outside answers each action in every way it could, deadlines pass at any moment, workers die,
 //! signals come, news arrive late, disks are full, and the engine is killed or the machine goes down
 //! between any two actions, up to twice. `faults.rs` plants faults into the machine and shows that the walk
-//! finds each; `table.rs` writes down what the walk has seen.
+//! finds each; `table.rs` and `diagram.rs` write down what the walk has seen.
 
+mod diagram;
 mod faults;
 mod news;
 mod promises;

@@ -56,7 +56,7 @@ impl Place {
         }
     }
 
-    /// What it is called in the table.
+    /// What it is called in the table and in the picture.
     pub(super) fn name(self) -> &'static str {
         match self {
             Place::Preflight => "preflight",

@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests stand outside of the rooms")]
 //! The failure table of `spec/activation.md`, as the walks have seen it; and that what the page names exists.
 //!
-//! `POINTSMAN_WRITE_SPEC=1 cargo test --locked --lib walk::` writes the table anew.
+//! `POINTSMAN_WRITE_SPEC=1 cargo test --locked --lib walk::` writes the table and the picture anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
