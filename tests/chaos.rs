@@ -338,6 +338,8 @@ impl Chaos {
                 return counts;
             }
             let path = self.sandbox.path(&format!("store/events/{number}.outcome.json"));
+            // a manager that was asked by HUP, or mends something, asks when it likes
+            common::until(&format!("the verdict of event {number}"), || path.exists());
             let outcome: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
             assert_ne!(outcome["verdict"], "stuck", "{outcome:#}");
             *counts.entry(outcome["verdict"].as_str().unwrap().to_owned()).or_default() += 1;
