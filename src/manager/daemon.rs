@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::fsx::Dir;
 use crate::model::{Actor, GenerationId, How, Request};
 use crate::store::{EventDraft, Writer};
-use crate::supervise::client::{Client, start_detached};
 use crate::supervise::process_start;
 
 use super::engine::Engine;
@@ -58,8 +57,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         collects: &collects,
     };
     let mut collector = Collector::default();
-    if Client::connect(&service.place.run).is_err() {
-        start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
+    if service.workers().start().map_err(ManagerError::NoSupervisor)? {
         tracing::info!("started a supervisor, detached: it outlives this manager");
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

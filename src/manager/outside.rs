@@ -9,9 +9,9 @@ use crate::activation::{Act, Observation};
 use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot, Tell};
 use crate::store::{Staging, Writer};
 use crate::supervise;
-use crate::supervise::client::{self, Client, Unreachable};
+use crate::supervise::client::Unreachable;
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
-use crate::supervise::{Launch, News};
+use crate::supervise::{Launch, News, ServiceManager};
 
 use super::canary;
 use super::facts::{Prepared, program_path};
@@ -143,7 +143,7 @@ impl Outside<'_> {
         let starts =
             self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
-        let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (Some(s.supervisor), s.workers));
+        let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (s.supervisor, s.workers));
         headroom::check(self.service, self.prepared, supervisor, &workers)
     }
 
@@ -315,7 +315,7 @@ impl Outside<'_> {
     }
 
     fn follow_from(&self, mut seen: u64) {
-        let Ok(mut stream) = self.ask(|_| client::news(&self.service.place.run, seen)) else { return };
+        let Ok(mut stream) = self.ask(|client| client.listen(seen)) else { return };
         let inbox = self.inbox.clone();
         std::thread::spawn(move || {
             loop {
@@ -345,7 +345,7 @@ impl Outside<'_> {
 
     /// Slots of the target that do not run it, ready: what nobody was told of.
     pub(super) fn unwell(&self) -> Option<Observation> {
-        let workers = self.ask(Client::slots).map(|slots| slots.workers).unwrap_or_default();
+        let workers = self.ask(|client| client.slots()).map(|slots| slots.workers).unwrap_or_default();
         let target = &self.prepared.plan;
         let well = |slot: &Slot| {
             workers.iter().any(|worker| {
@@ -378,10 +378,13 @@ impl Outside<'_> {
 
     /// Asks a supervisor; while it is gone, its successor (whoever starts that one), for a while. What is
     /// asked of it may be asked twice.
-    fn ask<T>(&self, ask: impl Fn(&mut Client) -> Result<T, Unreachable>) -> Result<T, Unreachable> {
+    fn ask<T>(
+        &self,
+        ask: impl Fn(&mut dyn ServiceManager) -> Result<T, Unreachable>,
+    ) -> Result<T, Unreachable> {
         let until = clock::instant() + PATIENCE;
         loop {
-            match self.client().and_then(|mut client| ask(&mut client)) {
+            match self.client().and_then(|mut client| ask(&mut *client)) {
                 Err(Unreachable::Absent { .. } | Unreachable::Gone { .. }) if clock::instant() < until => {
                     std::thread::sleep(LOOK);
                 }
@@ -390,12 +393,11 @@ impl Outside<'_> {
         }
     }
 
-    fn client(&self) -> Result<Client, Unreachable> {
-        let place = &self.service.place;
-        match Client::connect(&place.run) {
+    fn client(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
+        match self.service.reach() {
             Err(_) if self.starts_supervisor => {
-                client::start_detached(&place.program, &place.run)?;
-                Client::connect(&place.run)
+                self.service.workers().start()?;
+                self.service.reach()
             }
             answer => answer,
         }

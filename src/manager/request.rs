@@ -7,7 +7,6 @@ use crate::model::{
     Actor, Event, GenerationId, How, Manifest, Mark, Outcome, Request, Retention, StepReport,
 };
 use crate::store::{EventDraft, Writer};
-use crate::supervise::client::Client;
 
 use super::engine::{Engine, Progress};
 use super::facts::launchable;
@@ -64,7 +63,7 @@ pub fn submit(
         let needs =
             launchable(service, draft.target, &manifest).is_ok_and(|(l, _)| !l.pipeline.workers.is_empty());
         if needs {
-            Client::connect(&service.place.run).map_err(ManagerError::NoSupervisor)?;
+            service.reach().map_err(ManagerError::NoSupervisor)?;
         }
     }
     drop(engine);

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use crate::fsx::{self, FsError};
 use crate::model::{
     DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, Retention,
-    SectionError,
+    SectionError, ServiceManagerChoice,
 };
 use crate::store::{Access, EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
+use crate::supervise::{ServiceManager, Workers};
 
 use super::chain;
 
@@ -240,6 +241,16 @@ impl Service {
     /// The id of this machine: `/etc/machine-id`; empty where it has none.
     pub fn machine(&self) -> String {
         machine_id()
+    }
+
+    /// Who looks after the workers.
+    pub(super) fn workers(&self) -> Workers {
+        Workers::of(&self.place.run, &self.place.program, ServiceManagerChoice::Auto)
+    }
+
+    /// Reaches whoever looks after the workers; starts nobody.
+    pub(super) fn reach(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
+        self.workers().reach()
     }
 
     /// Opens the store at `place`.

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
 use crate::model::{GenerationId, PushRecord, Slot, Stage, Verdict, Veto};
-use crate::supervise::client::Client;
 use crate::supervise::{WorkerReport, process_start};
 
 use super::outside::chain;
@@ -93,11 +92,10 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
     let store = &service.store;
     let current = store.current()?;
     let last_good = store.last_good()?;
-    let (supervisor, workers) =
-        match Client::connect(&service.place.run).and_then(|mut client| client.slots()) {
-            Ok(slots) => (Some(slots.supervisor), slots.workers),
-            Err(_) => (None, Vec::new()),
-        };
+    let (supervisor, workers) = match service.reach().and_then(|mut workers| workers.slots()) {
+        Ok(slots) => (slots.supervisor, slots.workers),
+        Err(_) => (None, Vec::new()),
+    };
     let activation = match store.pending()?.into_iter().next() {
         None => None,
         Some(event) => {
@@ -219,9 +217,9 @@ fn advice(report: &StatusReport) -> Vec<String> {
     advice
 }
 
-/// The worker processes, or `None` where no supervisor answers.
+/// The worker processes, or `None` where nobody who knows them answers.
 pub(super) fn workers(service: &Service) -> Option<Vec<WorkerReport>> {
-    Some(Client::connect(&service.place.run).ok()?.slots().ok()?.workers)
+    Some(service.reach().ok()?.slots().ok()?.workers)
 }
 
 /// The manager that wrote itself down, if that very process still lives.

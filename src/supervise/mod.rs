@@ -6,7 +6,8 @@
 //! | `pointsman supervisor --run DIR` | [`supervisor::run`] | owns what runs; may die: workers serve on, the next adopts them |
 //! | `pointsman holder --run DIR` | [`holder::run`] | keeps a duplicate of every listening socket |
 //!
-//! A manager speaks to the supervisor through [`client`] and runs loaders and checks by itself with
+//! A manager speaks to whoever looks after the workers through [`ServiceManager`], which [`client`] is for our own
+//! supervisor, and runs loaders and checks by itself with
 //! [`oneshot`],
 //! and the live canary with [`canary`]. The rules are in `spec/workers.md`; tests carry their numbers.
 
@@ -32,6 +33,7 @@ mod output;
 mod process;
 mod readiness;
 mod record;
+mod service_manager;
 mod slots;
 mod sockets;
 mod spawn;
@@ -41,5 +43,5 @@ mod wire;
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, start_of as process_start};
-pub use record::recorded;
+pub use service_manager::{NewsSource, ServiceManager, Workers};
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

@@ -60,7 +60,7 @@ impl Record {
 ///
 /// # Errors
 /// A record that cannot be read: nobody knows what runs.
-pub fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
+pub(super) fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
     match crate::fsx::optional(Dir::open(run))? {
         Some(dir) => Ok(Record::open(dir)?.load()?.0.report()),
         None => Ok(Vec::new()),

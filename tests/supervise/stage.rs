@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, Slot};
-use pointsman::supervise::client::{self, Client, NewsStream};
-use pointsman::supervise::{Launch, News, WorkerReport, WorkerSpec, WorkerState};
+use pointsman::supervise::client::Client;
+use pointsman::supervise::{Launch, News, NewsSource, ServiceManager, WorkerReport, WorkerSpec, WorkerState};
 use rustix::process::{Pid, Signal};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
@@ -102,12 +102,16 @@ impl Stage {
         child.wait().unwrap();
     }
 
-    pub fn client(&self) -> Client {
+    pub fn client(&self) -> Box<dyn ServiceManager> {
+        Box::new(self.supervisor())
+    }
+
+    pub fn supervisor(&self) -> Client {
         Client::connect(&self.run()).unwrap()
     }
 
-    pub fn news(&self, after: u64) -> NewsStream {
-        client::news(&self.run(), after).unwrap()
+    pub fn news(&self, after: u64) -> Box<dyn NewsSource> {
+        self.client().listen(after).unwrap()
     }
 
     pub fn slots(&self) -> Vec<WorkerReport> {
@@ -225,7 +229,7 @@ pub fn id(generation: u8) -> GenerationId {
     format!("{generation:02x}").repeat(32).parse().unwrap()
 }
 
-pub fn news_of(news: &mut NewsStream) -> News {
+pub fn news_of(news: &mut Box<dyn NewsSource>) -> News {
     news.next_within(Duration::from_secs(15)).unwrap().expect("news within 15 s").1
 }
 
