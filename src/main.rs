@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         sudo_user: std::env::var("SUDO_USER").ok(),
         ssh_connection: std::env::var("SSH_CONNECTION").ok(),
+        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
         program: std::env::current_exe().ok(),
     };
     ExitCode::from(cli::run(std::env::args_os(), &environment))

@@ -170,6 +170,8 @@ Examples: pointsman -s web gc --dry-run
     },
     #[command(name = "__exec", hide = true)]
     ExecSpec { descriptor: i32 },
+    #[command(name = "__ready", hide = true)]
+    AwaitReady { task: PathBuf, pid: u32 },
     #[command(name = "__get", hide = true)]
     Get { url: String },
 }

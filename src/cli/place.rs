@@ -1,5 +1,6 @@
 //! Which service is meant, and where it lives.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::fsx;
@@ -25,6 +26,8 @@ pub struct Environment {
     pub sudo_user: Option<String>,
     /// `SSH_CONNECTION`
     pub ssh_connection: Option<String>,
+    /// `NOTIFY_SOCKET`
+    pub notify_socket: Option<OsString>,
     /// this program
     pub program: Option<PathBuf>,
 }

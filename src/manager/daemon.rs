@@ -57,7 +57,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         collects: &collects,
     };
     let mut collector = Collector::default();
-    if service.workers().start().map_err(ManagerError::NoSupervisor)? {
+    if service.workers.start().map_err(ManagerError::NoSupervisor)? {
         tracing::info!("started a supervisor, detached: it outlives this manager");
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

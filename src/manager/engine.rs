@@ -90,7 +90,7 @@ impl Engine<'_> {
         }
         // what runs is known by a supervisor only
         if self.starts_supervisor
-            && let Err(error) = self.service.workers().start()
+            && let Err(error) = self.service.workers.start()
         {
             tracing::warn!("{}", chain(&error));
         }
@@ -258,7 +258,7 @@ impl Engine<'_> {
             let withdrawn = Observation::Withdrawn("withdrawn by a signal".to_owned());
             let _ = sender.send(Inbound::Seen(withdrawn));
         }
-        let outside = Outside {
+        let mut outside = Outside {
             service: self.service,
             writer: self.writer,
             event,
@@ -267,6 +267,7 @@ impl Engine<'_> {
             starts_supervisor: self.starts_supervisor,
             in_flight: InFlight::default(),
             doubt: None,
+            held: None,
             turned_back: false,
         };
         outside.follow();

@@ -12,7 +12,7 @@ impl Service {
     /// Calls `with` the policy of this host, here and now.
     fn policy<T>(&self, retention: Retention, with: impl FnOnce(&Policy<'_>) -> T) -> T {
         let running = || {
-            let workers = self.workers().recorded()?;
+            let workers = self.workers.recorded()?;
             let running = workers.into_iter().map(|worker| Running {
                 name: match worker.pid {
                     Some(pid) => format!("{} (pid {pid})", worker.slot),

@@ -62,6 +62,7 @@ impl Launchable {
             stop_signal: group.stop_signal.clone(),
             replace: group.replace,
             restart: group.restart.clone(),
+            memory: group.memory,
             tell: group.reload.as_ref().map(|reload| reload.tell.clone()),
         })
     }

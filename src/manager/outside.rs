@@ -52,6 +52,8 @@ pub(super) struct Outside<'a> {
     pub(super) turned_back: bool,
     /// what preflight has found doubtful
     pub(super) doubt: Option<String>,
+    /// whoever looks after the workers, as long as this activation goes on
+    pub(super) held: Option<Box<dyn ServiceManager>>,
 }
 
 /// What has been asked for and not answered yet.
@@ -308,14 +310,15 @@ impl Outside<'_> {
     }
 
     /// Reads the supervisor's news from now on, on a thread of its own. Nothing where none answers.
-    pub(super) fn follow(&self) {
+    pub(super) fn follow(&mut self) {
         if let Ok(slots) = self.client().and_then(|mut client| client.slots()) {
             self.follow_from(slots.news);
         }
     }
 
-    fn follow_from(&self, mut seen: u64) {
-        let Ok(mut stream) = self.ask(|client| client.listen(seen)) else { return };
+    fn follow_from(&mut self, mut seen: u64) {
+        let Ok((client, mut stream)) = self.asked(|client| client.listen(seen)) else { return };
+        self.held = Some(client);
         let inbox = self.inbox.clone();
         std::thread::spawn(move || {
             loop {
@@ -382,9 +385,17 @@ impl Outside<'_> {
         &self,
         ask: impl Fn(&mut dyn ServiceManager) -> Result<T, Unreachable>,
     ) -> Result<T, Unreachable> {
+        self.asked(ask).map(|(_, answer)| answer)
+    }
+
+    fn asked<T>(
+        &self,
+        ask: impl Fn(&mut dyn ServiceManager) -> Result<T, Unreachable>,
+    ) -> Result<(Box<dyn ServiceManager>, T), Unreachable> {
         let until = clock::instant() + PATIENCE;
         loop {
-            match self.client().and_then(|mut client| ask(&mut *client)) {
+            let answer = self.client().and_then(|mut client| Ok((ask(&mut *client)?, client)));
+            match answer.map(|(answer, client)| (client, answer)) {
                 Err(Unreachable::Absent { .. } | Unreachable::Gone { .. }) if clock::instant() < until => {
                     std::thread::sleep(LOOK);
                 }
@@ -396,7 +407,7 @@ impl Outside<'_> {
     fn client(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
         match self.service.reach() {
             Err(_) if self.starts_supervisor => {
-                self.service.workers().start()?;
+                self.service.workers.start()?;
                 self.service.reach()
             }
             answer => answer,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::fsx::{self, FsError};
 use crate::model::{
     DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, Retention,
-    SectionError, ServiceManagerChoice,
+    SectionError,
 };
 use crate::store::{Access, EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
@@ -38,6 +38,8 @@ pub struct Service {
     pub store: Store,
     /// this boot
     pub boot: String,
+    /// who looks after the workers
+    pub(super) workers: Workers,
 }
 
 /// Which pipeline counts for a generation, and why.
@@ -243,14 +245,9 @@ impl Service {
         machine_id()
     }
 
-    /// Who looks after the workers.
-    pub(super) fn workers(&self) -> Workers {
-        Workers::of(&self.place.run, &self.place.program, ServiceManagerChoice::Auto)
-    }
-
     /// Reaches whoever looks after the workers; starts nobody.
     pub(super) fn reach(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
-        self.workers().reach()
+        self.workers.reach()
     }
 
     /// Opens the store at `place`.
@@ -259,7 +256,10 @@ impl Service {
         // where the host file cannot be read, whatever writes says so
         let access = place.access().ok().flatten();
         let store = store.with_access(access);
-        Ok(Service { place, store, boot: boot_id()? })
+        let choice = place.host_file().map(|host| host.service_manager).unwrap_or_default();
+        let named = !place.host.starts_with(&place.root);
+        let workers = Workers::of(&place.run, &place.program, choice, named);
+        Ok(Service { place, store, boot: boot_id()?, workers })
     }
 
     /// The pipeline that counts for the generation `id`, whose manifest is `manifest`.

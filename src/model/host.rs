@@ -2,7 +2,7 @@
 
 use super::field::{Document, Field};
 use super::pipeline::read;
-use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section};
+use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section, ServiceManagerChoice};
 
 /// Everything `/etc/pointsman/NAME.yaml` (or `<store>/host.yaml`) says. The default is that of an
 /// absent or empty file.
@@ -16,6 +16,8 @@ pub struct HostFile {
     pub limits: Limits,
     /// who may read private files besides the owner
     pub group: Option<GroupAccess>,
+    /// who starts and watches the workers
+    pub service_manager: ServiceManagerChoice,
 }
 
 /// Where the pipeline comes from, as far as the host has a say.
@@ -41,7 +43,9 @@ impl HostFile {
         if root.is_null() {
             return Ok(HostFile::default());
         }
-        root.only("a map", &["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group"])?;
+        const KEYS: [&str; 8] =
+            ["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group", "service_manager"];
+        root.only("a map", &KEYS)?;
         if let Some(version) = root.get("version")
             && version.number(1..=1).is_err()
         {
@@ -53,7 +57,13 @@ impl HostFile {
             Some(field) if field.is_map() => HostPipeline::Own(Box::new(read::pipeline(&field, service)?)),
             Some(field) => return Err(field.expected("`pushed` or a pipeline")),
         };
-        Ok(HostFile { pipeline, retention: retention(&root)?, limits: limits(&root)?, group: group(&root)? })
+        Ok(HostFile {
+            pipeline,
+            retention: retention(&root)?,
+            limits: limits(&root)?,
+            group: group(&root)?,
+            service_manager: service_manager(&root)?,
+        })
     }
 }
 
@@ -74,6 +84,13 @@ fn retention(root: &Field<'_>) -> Result<Retention, DocumentError> {
             .get("keep_pushed")
             .map_or(Ok(default.keep_pushed), |field| field.duration(false))?,
     })
+}
+
+fn service_manager(root: &Field<'_>) -> Result<ServiceManagerChoice, DocumentError> {
+    let Some(field) = root.get("service_manager") else { return Ok(ServiceManagerChoice::Auto) };
+    let named = |choice: &ServiceManagerChoice| field.as_str() == Some(choice.to_string().as_str());
+    let choice = ServiceManagerChoice::ALL.into_iter().find(named);
+    choice.ok_or_else(|| field.expected("one of auto, supervisor, systemd, systemd-user"))
 }
 
 fn group(root: &Field<'_>) -> Result<Option<GroupAccess>, DocumentError> {
@@ -185,6 +202,16 @@ mod tests {
     }
 
     #[test]
+    fn d10_the_host_says_who_looks_after_the_workers() {
+        for choice in ServiceManagerChoice::ALL {
+            assert_eq!(parse(&format!("service_manager: {choice}")).unwrap().service_manager, choice);
+        }
+        assert_eq!(parse("").unwrap().service_manager, ServiceManagerChoice::Auto);
+        let said = parse("service_manager: upstart").unwrap_err();
+        assert!(said.starts_with("host.yaml:1:18: service_manager: expected one of auto, "), "{said}");
+    }
+
+    #[test]
     fn p14_what_a_host_file_must_not_say() {
         for (text, want) in [
             ("version: 2", "host.yaml:1:10: version: expected 1, found 2"),
@@ -194,7 +221,7 @@ mod tests {
             ),
             (
                 "pipelin: pushed",
-                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group (did you mean `pipeline`?)",
+                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group, service_manager (did you mean `pipeline`?)",
             ),
             ("[a]", "host.yaml:1:1: expected a map, found a list"),
             (

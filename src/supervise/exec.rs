@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module is one of the two doors to processes")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -22,6 +23,7 @@ use crate::model::Address;
 
 use super::namespace::{self, NamespaceError};
 use super::sockets;
+use super::systemd::own::{self, Fetched, Own};
 
 /// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
 pub(super) const FIRST_FD: usize = 3;
@@ -55,6 +57,9 @@ pub(super) struct Start {
     pub(super) directory: PathBuf,
     /// be killed when the thread of this process that started us ends
     pub(super) die_with_parent: Option<u32>,
+    /// what is left to be done here, where a service manager starts it by itself
+    #[serde(default)]
+    pub(super) own: Option<Own>,
 }
 
 /// Whose network it is.
@@ -87,6 +92,9 @@ pub enum ExecError {
     /// the starter died before it had recorded us: nobody waits for this process
     #[error("the starter is gone")]
     Abandoned,
+    /// a candidate that has failed once; that is its verdict
+    #[error("it has failed already, and is not tried again")]
+    NotAgain,
     /// what came from the descriptor is no start
     #[error("cannot read what to start from descriptor {fd}: {why}")]
     Unreadable {
@@ -142,6 +150,7 @@ impl ExecError {
     pub fn report(&self) -> u8 {
         match self {
             ExecError::Abandoned => return 0,
+            ExecError::NotAgain => return own::NOT_AGAIN,
             other => {
                 let _ = writeln!(std::io::stderr(), "pointsman: {other}");
             }
@@ -153,14 +162,15 @@ impl ExecError {
 /// Becomes the program described on descriptor `fd`, which is read to its end first; our starters pass
 /// 0, which the program then finds to be /dev/null. Returns only on failure, and then the caller ends
 /// with [`ExecError::report`].
-pub fn run(fd: RawFd) -> ExecError {
+/// `notify` is the `NOTIFY_SOCKET` of whoever started this process: where the program is to tell them, it gets it.
+pub fn run(fd: RawFd, notify: Option<&OsStr>) -> ExecError {
     match prepare(fd) {
-        Ok(start) => become_it(&start),
+        Ok((start, fetched)) => become_it(&start, fetched, notify),
         Err(error) => error,
     }
 }
 
-fn prepare(fd: RawFd) -> Result<Start, ExecError> {
+fn prepare(fd: RawFd) -> Result<(Start, Fetched), ExecError> {
     let unreadable = |why: String| ExecError::Unreadable { fd, why };
     let bytes = crate::fsx::read_path(Path::new(&format!("/proc/self/fd/{fd}")), LIMIT)
         .map_err(|e| unreadable(e.to_string()))?;
@@ -172,7 +182,13 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
         let what = what.to_owned();
         move |e: rustix::io::Errno| ExecError::Setup { what, why: e.to_string() }
     };
-    rustix::process::setsid().map_err(setup("start a session"))?;
+    match (&start.own, rustix::process::setsid()) {
+        (_, Ok(_)) => {}
+        // a service manager has given it one
+        (Some(_), Err(rustix::io::Errno::PERM)) => {}
+        (_, Err(error)) => return Err(setup("start a session")(error)),
+    }
+    let fetched = start.own.as_ref().map(Own::prepare).transpose()?.unwrap_or_default();
     match &start.network {
         Some(Network::Own { addresses }) => namespace::own_network(addresses)?,
         Some(Network::Of { pid }) => namespace::join_network(*pid)?,
@@ -197,7 +213,7 @@ fn prepare(fd: RawFd) -> Result<Start, ExecError> {
     }
     rustix::process::chdir(&start.directory)
         .map_err(setup(&format!("enter {}", start.directory.display())))?;
-    Ok(start)
+    Ok((start, fetched))
 }
 
 /// Becomes the command `words` of an operator: with the environment and directory it has, but for
@@ -240,7 +256,7 @@ fn strangers(own: usize) -> Result<Vec<FdMapping>, String> {
     Ok(mappings)
 }
 
-fn become_it(start: &Start) -> ExecError {
+fn become_it(start: &Start, fetched: Fetched, notify: Option<&OsStr>) -> ExecError {
     let Some((program, arguments)) = start.argv.split_first() else {
         return ExecError::Unreadable { fd: 0, why: "there is no command".to_owned() };
     };
@@ -249,16 +265,21 @@ fn become_it(start: &Start) -> ExecError {
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
     }
+    command.envs(fetched.told);
+    let notify = notify.filter(|_| start.own.as_ref().is_some_and(|own| own.notifies));
+    command.envs(notify.map(|socket| ("NOTIFY_SOCKET", socket)));
+    let given = start.sockets + fetched.sockets.len();
+    let mapping = |(index, parent_fd)| FdMapping { parent_fd, child_fd: (FIRST_FD + index) as RawFd };
+    let mut mappings: Vec<FdMapping> = fetched.sockets.into_iter().enumerate().map(mapping).collect();
     let shut = |why: String| ExecError::Setup { what: "shut descriptors off".to_owned(), why };
-    let mut mappings = Vec::new();
     for (index, address) in start.bind.iter().enumerate() {
-        let child_fd = (FIRST_FD + start.sockets + index) as RawFd;
+        let child_fd = (FIRST_FD + given + index) as RawFd;
         match sockets::bind(address) {
             Ok(parent_fd) => mappings.push(FdMapping { parent_fd, child_fd }),
             Err(why) => return ExecError::NoSocket { address: address.clone(), why },
         }
     }
-    match strangers(start.sockets + start.bind.len()) {
+    match strangers(given + start.bind.len()) {
         Ok(strangers) => mappings.extend(strangers),
         Err(why) => return shut(why),
     }

@@ -114,6 +114,7 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
         directory,
         die_with_parent: given.parent,
+        own: None,
     })
 }
 
@@ -179,6 +180,7 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
         mount: None,
         directory,
         die_with_parent: None,
+        own: None,
     })
 }
 

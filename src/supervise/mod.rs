@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `pointsman __exec FD` | [`exec::run`] | what every process we start is before it becomes itself |
 //! | `pointsman supervisor --run DIR` | [`supervisor::run`] | owns what runs; may die: workers serve on, the next adopts them |
+//! | `pointsman __ready FILE PID` | [`await_ready`] | ends when a worker that systemd has started is ready, or is not |
 //! | `pointsman holder --run DIR` | [`holder::run`] | keeps a duplicate of every listening socket |
 //!
 //! A manager speaks to whoever looks after the workers through [`ServiceManager`], which [`client`] is for our own
@@ -37,6 +38,7 @@ mod service_manager;
 mod slots;
 mod sockets;
 mod spawn;
+mod systemd;
 mod tries;
 mod wire;
 
@@ -44,4 +46,5 @@ pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, start_of as process_start};
 pub use service_manager::{NewsSource, ServiceManager, Workers};
+pub use systemd::await_ready;
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

@@ -11,11 +11,11 @@ use super::slots::Table;
 use super::wire::WorkerReport;
 
 const NAME: &str = "supervisor.json";
-const TEMPORARY: &str = ".supervisor.json.new";
 
 /// The record in a run directory.
 pub(super) struct Record {
     run: Dir,
+    name: &'static str,
     boot: String,
 }
 
@@ -27,19 +27,24 @@ struct Saved<T> {
 }
 
 impl Record {
-    /// The record in `run`, which need not be there yet.
+    /// The supervisor's record in `run`, which need not be there yet.
     pub(super) fn open(run: Dir) -> Result<Record, FsError> {
+        Record::named(run, NAME)
+    }
+
+    /// The record of that name.
+    pub(super) fn named(run: Dir, name: &'static str) -> Result<Record, FsError> {
         let boot = crate::fsx::read_path(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
-        Ok(Record { run, boot: String::from_utf8_lossy(&boot).trim().to_owned() })
+        Ok(Record { run, name, boot: String::from_utf8_lossy(&boot).trim().to_owned() })
     }
 
     /// The table and the number of the last news; nothing where there is none of this boot.
     pub(super) fn load(&self) -> Result<(Table, u64), FsError> {
-        let Some(bytes) = crate::fsx::optional(self.run.read(NAME, 64 << 20))? else {
+        let Some(bytes) = crate::fsx::optional(self.run.read(self.name, 64 << 20))? else {
             return Ok(Default::default());
         };
         let saved = serde_json::from_slice::<Saved<Table>>(&bytes)
-            .map_err(|e| FsError::new("understand", self.run.path().join(NAME), e))?;
+            .map_err(|e| FsError::new("understand", self.run.path().join(self.name), e))?;
         let current = Some(saved).filter(|saved| saved.boot == self.boot);
         Ok(current.map_or_else(Default::default, |saved| (saved.table, saved.news)))
     }
@@ -48,10 +53,11 @@ impl Record {
     pub(super) fn save(&self, table: &Table, news: u64) -> Result<(), FsError> {
         let saved = Saved { boot: self.boot.clone(), news, table };
         let bytes = serde_json::to_vec(&saved).expect("the record is plain data");
-        self.run.remove_tree(TEMPORARY)?;
-        let mut file = self.run.create_file(TEMPORARY, 0o600)?;
-        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(TEMPORARY), e))?;
-        self.run.rename(TEMPORARY, &self.run, NAME)
+        let temporary = format!(".{}.new", self.name);
+        self.run.remove_tree(&temporary)?;
+        let mut file = self.run.create_file(&temporary, 0o600)?;
+        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(&temporary), e))?;
+        self.run.rename(&temporary, &self.run, self.name)
     }
 }
 

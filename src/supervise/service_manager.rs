@@ -1,13 +1,15 @@
 //! What a manager needs of whoever starts and watches the workers, whichever program that is.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::fsx::FsError;
+use crate::fsx::{FsError, Meta};
 use crate::model::{ServiceManagerChoice, Slot};
 
 use super::client::{self, Client, Slots, Unreachable};
 use super::record;
+use super::systemd::{self, Scope, Shared, Systemd};
 use super::wire::{News, WorkerReport, WorkerSpec};
 
 /// Starts and watches workers, and knows what runs: slot, process, generation accepted, exits since.
@@ -79,31 +81,89 @@ pub trait NewsSource: Send {
 pub struct Workers {
     run: PathBuf,
     program: PathBuf,
+    keeper: Keeper,
+    /// workers that somebody else looks after
+    elsewhere: Option<Keeper>,
+    hands: Shared,
 }
 
+/// Who looks after workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeper {
+    Supervisor,
+    Systemd(Scope),
+}
+
+impl fmt::Display for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let choice = match self {
+            Keeper::Supervisor => ServiceManagerChoice::Supervisor,
+            Keeper::Systemd(Scope::System) => ServiceManagerChoice::Systemd,
+            Keeper::Systemd(Scope::User) => ServiceManagerChoice::SystemdUser,
+        };
+        choice.fmt(f)
+    }
+}
+
+const KEEPERS: [Keeper; 3] =
+    [Keeper::Supervisor, Keeper::Systemd(Scope::System), Keeper::Systemd(Scope::User)];
+
 impl Workers {
-    /// Those of the run directory `run`; `program` is our own binary.
-    pub fn of(run: &Path, program: &Path, _choice: ServiceManagerChoice) -> Workers {
-        Workers { run: run.to_owned(), program: program.to_owned() }
+    /// Those of the run directory `run`, looked after as the host says; `program` is our own binary. `named`: it is
+    /// a service of the host, not of a directory that somebody tries something in.
+    ///
+    /// Whoever has workers already keeps them: `auto` is that one, and where another one is asked for by name,
+    /// nothing can be asked of it until they are gone.
+    pub fn of(run: &Path, program: &Path, choice: ServiceManagerChoice, named: bool) -> Workers {
+        // what cannot be read is told by whoever reaches it
+        let has = |keeper: &Keeper| recorded_by(run, *keeper).is_ok_and(|workers| !workers.is_empty());
+        let there = KEEPERS.into_iter().find(has);
+        let keeper = match choice {
+            ServiceManagerChoice::Supervisor => Keeper::Supervisor,
+            ServiceManagerChoice::Systemd => Keeper::Systemd(Scope::System),
+            ServiceManagerChoice::SystemdUser => Keeper::Systemd(Scope::User),
+            ServiceManagerChoice::Auto => there.unwrap_or_else(|| usual(named)),
+        };
+        Workers {
+            run: run.to_owned(),
+            program: program.to_owned(),
+            keeper,
+            elsewhere: there.filter(|there| *there != keeper),
+            hands: Shared::default(),
+        }
+    }
+
+    /// What is called so in the host file.
+    pub fn name(&self) -> String {
+        self.keeper.to_string()
     }
 
     /// Whoever looks after the workers, where that one is there.
     ///
     /// # Errors
-    /// [`Unreachable::Absent`].
+    /// [`Unreachable::Absent`]; [`Unreachable::Refused`]: another one has workers of this service.
     pub fn reach(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
-        Ok(Box::new(Client::connect(&self.run)?))
+        self.refuse()?;
+        Ok(match self.keeper {
+            Keeper::Supervisor => Box::new(Client::connect(&self.run)?),
+            Keeper::Systemd(scope) => Box::new(Systemd::reach(&self.run, &self.program, scope, &self.hands)?),
+        })
     }
 
     /// The same; whoever is not there is started. `true`: it was.
     ///
     /// # Errors
-    /// [`Unreachable::Absent`]: it could not be.
+    /// As for [`Workers::reach`]; [`Unreachable::Absent`]: it could not be.
     pub fn start(&self) -> Result<bool, Unreachable> {
-        if Client::connect(&self.run).is_ok() {
-            return Ok(false);
+        match self.keeper {
+            Keeper::Supervisor if self.reach().is_ok() => Ok(false),
+            Keeper::Supervisor => {
+                self.refuse()?;
+                Ok(client::start_detached(&self.program, &self.run)?.process.is_some())
+            }
+            // it is not ours to start
+            Keeper::Systemd(_) => self.reach().map(|_| false),
         }
-        Ok(client::start_detached(&self.program, &self.run)?.process.is_some())
     }
 
     /// What is written down of what runs; nobody is asked.
@@ -111,6 +171,42 @@ impl Workers {
     /// # Errors
     /// A record that cannot be read: nobody knows what runs.
     pub fn recorded(&self) -> Result<Vec<WorkerReport>, FsError> {
-        record::recorded(&self.run)
+        let mut all = Vec::new();
+        for keeper in KEEPERS {
+            all.extend(recorded_by(&self.run, keeper)?);
+        }
+        Ok(all)
+    }
+
+    fn refuse(&self) -> Result<(), Unreachable> {
+        // looked at again: it may have let them go meanwhile
+        let there = self
+            .elsewhere
+            .filter(|other| recorded_by(&self.run, *other).map_or(true, |workers| !workers.is_empty()));
+        match there {
+            None => Ok(()),
+            Some(other) => Err(Unreachable::Refused {
+                why: format!(
+                    "`{other}` runs workers of this service; say `service_manager: {other}` or `auto` until they are stopped"
+                ),
+            }),
+        }
+    }
+}
+
+/// Who looks after workers where nobody has said who shall: systemd, where it is the system's and so is the service.
+/// A user's systemd is not chosen by itself: what it runs ends with the user's last session.
+fn usual(named: bool) -> Keeper {
+    let booted = Meta::of_path(Path::new("/run/systemd/system")).is_ok();
+    match named && booted && rustix::process::geteuid().is_root() {
+        true => Keeper::Systemd(Scope::System),
+        false => Keeper::Supervisor,
+    }
+}
+
+fn recorded_by(run: &Path, keeper: Keeper) -> Result<Vec<WorkerReport>, FsError> {
+    match keeper {
+        Keeper::Supervisor => record::recorded(run),
+        Keeper::Systemd(scope) => systemd::recorded(run, scope),
     }
 }

@@ -61,6 +61,9 @@ pub struct WorkerSpec {
     /// when and how soon it is started again after an end that nobody has asked for
     #[serde(default)]
     pub restart: Restart,
+    /// the memory that it takes, in bytes: a limit, where who starts it can set one
+    #[serde(default)]
+    pub memory: Option<u64>,
 }
 
 /// What the manager asks of a supervisor.

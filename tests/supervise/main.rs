@@ -5,6 +5,9 @@ mod asked;
 mod handoff;
 mod oneshots;
 mod stage;
+mod systemd;
+#[path = "../common/systemd.rs"]
+mod systemd_of_tests;
 mod told;
 
 use std::fs;

@@ -8,16 +8,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, Slot};
+use pointsman::model::{
+    Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, ServiceManagerChoice, Slot,
+};
 use pointsman::supervise::client::Client;
-use pointsman::supervise::{Launch, News, NewsSource, ServiceManager, WorkerReport, WorkerSpec, WorkerState};
+use pointsman::supervise::{
+    Launch, News, NewsSource, ServiceManager, WorkerReport, WorkerSpec, WorkerState, Workers,
+};
 use rustix::process::{Pid, Signal};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
 
+/// Names who is the service manager of a stage, as a host file does: our own supervisor where it is not set.
+pub const BACKEND: &str = "POINTSMAN_TEST_SERVICE_MANAGER";
+
 pub struct Stage {
     dir: tempfile::TempDir,
     supervisor: Option<Child>,
+    workers: Option<Workers>,
+    /// whoever looks after the workers is needed as long as the stage is there
+    held: Option<Box<dyn ServiceManager>>,
 }
 
 /// A process by pid and start time: no zombie and no later namesake is taken for it.
@@ -64,9 +74,14 @@ impl Stage {
     pub fn new() -> Stage {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut stage = Stage { dir, supervisor: None };
+        let mut stage = Stage { dir, supervisor: None, workers: None, held: None };
         stage.up();
         stage
+    }
+
+    fn choice() -> ServiceManagerChoice {
+        let said = std::env::var(BACKEND).unwrap_or_else(|_| "supervisor".to_owned());
+        ServiceManagerChoice::ALL.into_iter().find(|choice| choice.to_string() == said).unwrap()
     }
 
     pub fn path(&self) -> &Path {
@@ -78,6 +93,15 @@ impl Stage {
     }
 
     pub fn up(&mut self) {
+        let choice = Stage::choice();
+        if choice != ServiceManagerChoice::Supervisor {
+            fs::create_dir_all(self.run()).unwrap();
+            let workers = Workers::of(&self.run(), PROGRAM.as_ref(), choice, true);
+            let mut client = workers.reach().unwrap();
+            client.listen(0).unwrap();
+            (self.workers, self.held) = (Some(workers), Some(client));
+            return;
+        }
         let log = || {
             fs::File::options()
                 .create(true)
@@ -97,13 +121,19 @@ impl Stage {
     }
 
     pub fn kill_supervisor(&mut self) {
+        if self.held.take().is_some() {
+            return;
+        }
         let mut child = self.supervisor.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     pub fn client(&self) -> Box<dyn ServiceManager> {
-        Box::new(self.supervisor())
+        match &self.workers {
+            Some(workers) => workers.reach().unwrap(),
+            None => Box::new(self.supervisor()),
+        }
     }
 
     pub fn supervisor(&self) -> Client {
@@ -165,6 +195,7 @@ impl Stage {
             replace: Replace::OneByOne,
             tell: None,
             restart: Restart::default(),
+            memory: None,
         }
     }
 
@@ -200,6 +231,13 @@ impl Drop for Stage {
         if std::thread::panicking() {
             eprintln!("{}", fs::read_to_string(self.dir.path().join("supervisor.log")).unwrap_or_default());
             eprintln!("{}", self.log());
+        }
+        if self.workers.is_some() {
+            if self.held.is_none() {
+                self.up();
+            }
+            self.client().settle(&[]).unwrap();
+            return;
         }
         let workers = Client::connect(&self.run()).and_then(|mut client| client.slots());
         let workers = match workers {

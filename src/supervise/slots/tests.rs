@@ -25,6 +25,7 @@ fn spec(generation: u8) -> WorkerSpec {
         replace: Replace::OneByOne,
         tell: None,
         restart: Restart::default(),
+        memory: None,
     }
 }
 
