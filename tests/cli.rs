@@ -922,6 +922,7 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "frozen",
         "unconfirmed",
         "manager",
+        "service_manager",
         "supervisor",
         "activation",
         "last",

@@ -229,3 +229,8 @@ fn a27_an_undo_tells_back_whom_it_has_told() {
     assert_ne!(after["web/2"], before["web/2"]);
     assert_eq!((sandbox.current(), answers(&sandbox)), (Some(zero), vec!["1".to_owned(); 2]));
 }
+
+#[test]
+fn d1_the_same_holds_under_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::System, &[], 4);
+}

@@ -82,7 +82,11 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     }
     let pid = |pid: Option<u32>| pid.map_or("none".to_owned(), |pid| format!("pid {pid}"));
     let manager = pid(report.manager.as_ref().map(|manager| manager.pid));
-    output.line(format!("manager    {manager}, supervisor {}", pid(report.supervisor)));
+    let keeper = match (report.service_manager.as_str(), report.supervisor) {
+        ("supervisor", pid_of) => format!("supervisor {}", pid(pid_of)),
+        (systemd, _) => format!("workers under {systemd}"),
+    };
+    output.line(format!("manager    {manager}, {keeper}"));
     if let Some(activation) = &report.activation {
         let stage = activation.stage.map(|stage| format!(", {stage} is done")).unwrap_or_default();
         output.line(format!("activating event {} to {}{stage}", activation.event, activation.target.short()));

@@ -57,7 +57,8 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         collects: &collects,
     };
     let mut collector = Collector::default();
-    if service.workers.start().map_err(ManagerError::NoSupervisor)? {
+    let keeper = service.workers.start().map_err(ManagerError::NoSupervisor)?;
+    if keeper.fresh {
         tracing::info!("started a supervisor, detached: it outlives this manager");
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -89,6 +90,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
             Woken::Store | Woken::Time => {}
         }
     }
+    drop(keeper);
     tracing::info!("asked to end; the workers serve on");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())

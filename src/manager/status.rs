@@ -28,7 +28,9 @@ pub struct StatusReport {
     pub unconfirmed: Option<Unconfirmed>,
     /// the manager, where one runs
     pub manager: Option<ManagerReport>,
-    /// pid of the supervisor, where one answers
+    /// who looks after the workers, as the host file calls it
+    pub service_manager: String,
+    /// pid of our own supervisor, where one answers
     pub supervisor: Option<u32>,
     /// the activation that is being carried out
     pub activation: Option<ActivationReport>,
@@ -130,6 +132,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
             left_ms: u64::try_from(open.left(&service.boot).as_millis()).unwrap_or(u64::MAX),
         }),
         manager: manager(service),
+        service_manager: service.workers.name(),
         supervisor,
         activation,
         last,

@@ -45,6 +45,6 @@ mod wire;
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, start_of as process_start};
-pub use service_manager::{NewsSource, ServiceManager, Workers};
+pub use service_manager::{NewsSource, ServiceManager, Started, Workers};
 pub use systemd::await_ready;
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

@@ -87,6 +87,15 @@ pub struct Workers {
     hands: Shared,
 }
 
+/// Somebody looks after the workers.
+#[derive(Debug)]
+pub struct Started {
+    /// it was started for that, and outlives us
+    pub fresh: bool,
+    /// as long as this is held, ends of workers are seen when they happen, whoever else is there
+    _held: Option<Systemd>,
+}
+
 /// Who looks after workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeper {
@@ -150,19 +159,24 @@ impl Workers {
         })
     }
 
-    /// The same; whoever is not there is started. `true`: it was.
+    /// Sees to it that somebody looks after the workers, and that what has to run is on its way.
     ///
     /// # Errors
     /// As for [`Workers::reach`]; [`Unreachable::Absent`]: it could not be.
-    pub fn start(&self) -> Result<bool, Unreachable> {
+    pub fn start(&self) -> Result<Started, Unreachable> {
         match self.keeper {
-            Keeper::Supervisor if self.reach().is_ok() => Ok(false),
             Keeper::Supervisor => {
                 self.refuse()?;
-                Ok(client::start_detached(&self.program, &self.run)?.process.is_some())
+                let there = Client::connect(&self.run).is_ok();
+                let fresh = !there && client::start_detached(&self.program, &self.run)?.process.is_some();
+                Ok(Started { fresh, _held: None })
             }
-            // it is not ours to start
-            Keeper::Systemd(_) => self.reach().map(|_| false),
+            // it is not ours to start, but what it shall run is
+            Keeper::Systemd(scope) => {
+                self.refuse()?;
+                let held = Systemd::reach(&self.run, &self.program, scope, &self.hands)?.resume()?;
+                Ok(Started { fresh: false, _held: Some(held) })
+            }
         }
     }
 

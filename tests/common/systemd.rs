@@ -14,6 +14,52 @@ pub enum Scope {
     User,
 }
 
+/// Names who is the service manager of what is tested, as a host file does: our own supervisor where it is not set.
+pub const BACKEND: &str = "POINTSMAN_TEST_SERVICE_MANAGER";
+
+/// Who that is; `None`: the supervisor.
+pub fn backend() -> Option<String> {
+    std::env::var(BACKEND).ok()
+}
+
+/// Runs the tests of this file again, in a systemd of their own: all but those whose names hold one of `others`,
+/// and those that do the same. Insists on `least` of them.
+pub fn passes_under(scope: Scope, others: &[&str], least: usize) {
+    let systemd = match Systemd::start(scope) {
+        Ok(systemd) => systemd,
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            return;
+        }
+    };
+    let own = std::env::current_exe().unwrap();
+    let mut command = systemd.command(own.to_str().unwrap());
+    command.arg("--include-ignored");
+    for other in others.iter().chain(&["systemd"]) {
+        command.args(["--skip", other]);
+    }
+    let backend = if scope == Scope::User { "systemd-user" } else { "systemd" };
+    let output = command.env(BACKEND, backend).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    // a filter that lets nothing through proves nothing
+    let passed = said.split_once("ok. ").and_then(|(_, rest)| rest.split_once(" passed"));
+    assert!(passed.is_some_and(|(count, _)| count.parse::<usize>().unwrap() >= least), "{said}");
+}
+
+/// Ends the units of the run directory `run` at once, where systemd is the service manager: else it would start
+/// again what is killed.
+#[allow(dead_code, reason = "not every test file has a sandbox")]
+pub fn stop_units(run: &Path) {
+    let Some(backend) = backend() else { return };
+    let whose = if backend == "systemd" { "--system" } else { "--user" };
+    let hash = blake3::hash(run.to_str().unwrap().as_bytes()).to_hex();
+    let units = format!("pointsman-{}-*", &hash[..12]);
+    for verb in [&["kill", "--signal=KILL"][..], &["stop"], &["reset-failed"]] {
+        let _ = Command::new("systemctl").arg(whose).args(verb).arg(&units).output();
+    }
+}
+
 /// A systemd and everything that it has started: gone when this is dropped.
 pub struct Systemd {
     dir: tempfile::TempDir,
@@ -178,7 +224,7 @@ impl Systemd {
         if self.scope == Scope::User {
             command.env("XDG_RUNTIME_DIR", rt).env("DBUS_SESSION_BUS_ADDRESS", bus);
         }
-        command.args(["--", program]);
+        command.args(["--", "setsid", "--wait", program]);
         command
     }
 }

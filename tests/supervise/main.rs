@@ -278,7 +278,8 @@ fn w13_a_lease_is_held_while_a_worker_lives() {
     stage.client().settle(&[]).unwrap();
     until("the lease is let go", || (!held(&spec)).then_some(()));
     spec.leases = vec![stage.path().join("collected")];
-    assert!(matches!(stage.ensure(2, &spec), News::Failed { why, .. } if why.contains("is not there")));
+    let News::Failed { why, .. } = stage.ensure(2, &spec) else { panic!() };
+    assert!(why.contains("is not there"), "{why}");
 }
 
 #[test]

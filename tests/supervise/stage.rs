@@ -19,9 +19,6 @@ use rustix::process::{Pid, Signal};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
 
-/// Names who is the service manager of a stage, as a host file does: our own supervisor where it is not set.
-pub const BACKEND: &str = "POINTSMAN_TEST_SERVICE_MANAGER";
-
 pub struct Stage {
     dir: tempfile::TempDir,
     supervisor: Option<Child>,
@@ -80,7 +77,7 @@ impl Stage {
     }
 
     fn choice() -> ServiceManagerChoice {
-        let said = std::env::var(BACKEND).unwrap_or_else(|_| "supervisor".to_owned());
+        let said = crate::systemd_of_tests::backend().unwrap_or_else(|| "supervisor".to_owned());
         ServiceManagerChoice::ALL.into_iter().find(|choice| choice.to_string() == said).unwrap()
     }
 

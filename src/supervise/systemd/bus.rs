@@ -97,33 +97,38 @@ impl Bus {
         }
     }
 
-    /// Calls `each` from now on, on a thread of its own, with every unit that something may have happened to,
-    /// until the connection is closed; then `over`.
+    /// Calls `each` from now on, on a thread of its own, with every signal about a unit that is followed, until the
+    /// connection is closed; then `over`.
     pub(super) fn watch(
         &self,
-        each: impl Fn(&Message) + Send + 'static,
+        each: impl Fn() + Send + 'static,
         over: impl FnOnce() + Send + 'static,
     ) -> Result<(), BusError> {
-        let signal = || MatchRule::builder().msg_type(Type::Signal).sender(NAME);
-        let changes = signal()?.interface(PROPERTIES)?.member("PropertiesChanged")?;
-        let changes = changes.path_namespace("/org/freedesktop/systemd1/unit")?.build();
-        let proxy = DBusProxy::new(&self.connection)?;
-        proxy.add_match_rule(changes)?;
-        for member in ["JobRemoved", "UnitRemoved"] {
-            proxy.add_match_rule(signal()?.interface(MANAGER)?.member(member)?.build())?;
-        }
         let messages = MessageIterator::from(&self.connection);
         self.manager("Subscribe", &())?;
         std::thread::spawn(move || {
             for message in messages {
                 let Ok(message) = message else { break };
                 if message.message_type() == Type::Signal {
-                    each(&message);
+                    each();
                 }
             }
             over();
         });
         Ok(())
+    }
+
+    /// Has the signals about the unit `name` sent to us from now on, and no others: what happens to the other units
+    /// of the machine wakes nobody.
+    pub(super) fn follow(&self, name: &str) -> Result<(), BusError> {
+        let proxy = DBusProxy::new(&self.connection)?;
+        rules(name)?.into_iter().try_for_each(|rule| Ok(proxy.add_match_rule(rule)?))
+    }
+
+    /// The opposite.
+    pub(super) fn leave(&self, name: &str) -> Result<(), BusError> {
+        let proxy = DBusProxy::new(&self.connection)?;
+        rules(name)?.into_iter().try_for_each(|rule| Ok(proxy.remove_match_rule(rule)?))
     }
 
     /// Ends the connection and whoever watches it.
@@ -210,27 +215,13 @@ impl Bus {
     }
 }
 
-/// Whether `message` may be about a unit whose name begins as `prefix` does.
-pub(super) fn is_about(message: &Message, prefix: &str) -> bool {
-    let header = message.header();
-    match header.member().map(zbus::names::MemberName::as_str) {
-        Some("PropertiesChanged") => header.path().is_some_and(|path| {
-            path.as_str()
-                .strip_prefix("/org/freedesktop/systemd1/unit/")
-                .is_some_and(|unit| unit.starts_with(&label(prefix)))
-        }),
-        Some("JobRemoved") => {
-            let body = message.body();
-            let removed: Result<(u32, ObjectPath<'_>, String, String), _> = body.deserialize();
-            removed.is_ok_and(|(_, _, unit, _)| unit.starts_with(prefix))
-        }
-        Some("UnitRemoved") => {
-            let body = message.body();
-            let removed: Result<(String, ObjectPath<'_>), _> = body.deserialize();
-            removed.is_ok_and(|(unit, _)| unit.starts_with(prefix))
-        }
-        _ => false,
-    }
+/// The signals that tell of the unit `name`: its properties change, or it is gone.
+fn rules(name: &str) -> Result<[MatchRule<'static>; 2], BusError> {
+    let signal = || MatchRule::builder().msg_type(Type::Signal).sender(NAME);
+    let path = format!("/org/freedesktop/systemd1/unit/{}", label(name));
+    let changes = signal()?.interface(PROPERTIES)?.member("PropertiesChanged")?.path(path)?;
+    let removed = signal()?.interface(MANAGER)?.member("UnitRemoved")?.arg(0, name.to_owned())?;
+    Ok([changes.build(), removed.build()])
 }
 
 /// A unit's name as part of an object path: everything but letters and digits is `_xx`.

@@ -30,7 +30,7 @@ mod tell;
 /// Where the files of processes are: what they are told, and what is known of them.
 const FILES: &str = "s";
 /// How long the holder may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All processes of a run directory, as units.
 pub(super) struct Crew {
@@ -59,6 +59,8 @@ struct Live {
     telling: Option<Telling>,
     /// when the process had started whose end was told last, in systemd's words
     fell: Option<u64>,
+    /// somebody else had it started: if it is gone, nobody has seen its end
+    found: bool,
 }
 
 impl Crew {
@@ -116,6 +118,8 @@ impl Crew {
         for n in numbers {
             let Some(worker) = self.table.worker(n) else { continue };
             let unit = self.names.worker(&worker.spec.slot.group, n);
+            // before it is looked: nothing is missed in between
+            self.bus.follow(&unit)?;
             let listed = self.bus.units(&[&unit])?.into_iter().next();
             let state = listed.map_or(State::Gone, |l| match l.active.as_str() {
                 // it has been there: what became of it is to be seen
@@ -125,11 +129,12 @@ impl Crew {
             let begun = self.run.exists(self.file(n, "once")).unwrap_or(false) || worker.pid.is_some();
             let (role, kill, told) = (worker.role, worker.kill, worker.telling.is_some());
             if state == State::Gone && !begun && role != Role::Leaving {
+                self.bus.leave(&unit)?;
                 acts.push(Act::Start(n));
                 continue;
             }
             let check = watch(worker);
-            let live = Live { unit, since: clock::now(), check, telling: None, fell: None };
+            let live = Live { unit, since: clock::now(), check, telling: None, fell: None, found: true };
             self.live.insert(n, live);
             match role {
                 Role::Leaving if kill => acts.push(Act::Kill(n)),
@@ -143,6 +148,9 @@ impl Crew {
         acts.extend(self.table.resume());
         self.carry_out(acts);
         self.look()?;
+        for live in self.live.values_mut() {
+            live.found = false;
+        }
         self.settled = self.table.is_empty();
         if self.settled {
             self.let_go();
@@ -452,8 +460,9 @@ impl Crew {
             let _ = self.bus.forget(&listed.name);
         }
         let Some(live) = self.live.remove(&n) else { return Ok(()) };
+        let _ = self.bus.leave(&live.unit);
         let Some(worker) = self.table.worker(n) else { return Ok(()) };
-        let well = !failed && worker.verdict.is_none();
+        let well = !failed && !live.found && worker.verdict.is_none();
         let why = self.with_tail(&worker.spec.slot, what, worker.log_from);
         tracing::info!(slot = %worker.spec.slot, unit = listed.name, why, "is gone");
         self.remove_files(n);
@@ -475,6 +484,9 @@ impl Crew {
         }
         if let Ok(reason) = self.run.read(self.file(n, "why"), 64 << 10) {
             return Ok(String::from_utf8_lossy(&reason).into_owned());
+        }
+        if listed.active == "inactive" && self.live.get(&n).is_some_and(|live| live.found) {
+            return Ok("ended while nobody looked".to_owned());
         }
         if listed.active == "inactive" {
             return Ok(Ended::Exited(0).to_string());
@@ -522,9 +534,14 @@ impl Crew {
         let files = Files { program: &self.program, start: &start, task: &task, log: &log };
         let properties = unit::worker(&spec, &files, &self.names.holder(), self.version);
         self.save();
-        self.bus.start(&unit, properties).map_err(|e| e.to_string())?;
+        let started = self.bus.follow(&unit).and_then(|()| self.bus.start(&unit, properties));
+        if let Err(error) = started {
+            let _ = self.bus.leave(&unit);
+            return Err(error.to_string());
+        }
         tracing::info!(slot = %spec.slot, unit, generation = spec.generation.short(), "started");
-        let live = Live { unit, since: clock::now(), check: Check::None, telling: None, fell: None };
+        let (check, since) = (Check::None, clock::now());
+        let live = Live { unit, since, check, telling: None, fell: None, found: false };
         self.live.insert(n, live);
         Ok(())
     }
@@ -705,6 +722,11 @@ pub(super) fn observe(table: &mut Table, bus: &Bus, names: &Names) -> Result<(),
             State::Starting | State::Ready | State::Leaving => bus.property::<u32>(&listed, "MainPID")?,
         };
         let Some(worker) = table.worker_mut(n) else { continue };
+        if worker.role == Role::Leaving && state == State::Gone {
+            // what follows from it is for whoever writes the record
+            drop(table.gone(n, String::new(), Duration::ZERO));
+            continue;
+        }
         worker.ready = state == State::Ready;
         worker.pid = Some(pid).filter(|pid| *pid != 0);
         worker.started = worker.pid.and_then(process::start_of);

@@ -117,6 +117,15 @@ impl Systemd {
         Ok(systemd)
     }
 
+    /// Goes on where whoever was here before left off: what has to run and does not is started.
+    ///
+    /// # Errors
+    /// As for [`Systemd::reach`].
+    pub(super) fn resume(mut self) -> Result<Systemd, Unreachable> {
+        self.hands()?;
+        Ok(self)
+    }
+
     fn absent(&self, why: &str) -> Unreachable {
         Unreachable::Absent { run: self.run.clone(), why: why.to_owned() }
     }
@@ -240,19 +249,12 @@ impl Hands {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(rustix::event::eventfd(0, flags).map_err(|e| e.to_string())?);
         let (orders, inbox) = channel();
-        let prefix = Names::of(dir.path()).prefix();
         let order = {
             let (orders, wake) = (orders.clone(), Arc::clone(&wake));
             move |order: Order| give(&orders, &wake, order)
         };
         let lost = order.clone();
-        let each = move |message: &zbus::Message| {
-            if bus::is_about(message, &prefix) {
-                order(Order::Look);
-            }
-        };
-        // before it is looked at the units: nothing is missed in between
-        bus.watch(each, move || lost(Order::Lost)).map_err(|e| e.to_string())?;
+        bus.watch(move || order(Order::Look), move || lost(Order::Lost)).map_err(|e| e.to_string())?;
         let crew = Crew::muster(dir, program, scope, bus.clone());
         let crew = crew.inspect_err(|_| bus.close())?;
         let woken = Arc::clone(&wake);
@@ -301,7 +303,12 @@ fn run_crew(mut crew: Crew, inbox: &Receiver<Order>, wake: &OwnedFd) {
         for order in inbox.try_iter() {
             match order {
                 Order::Look => looks = true,
-                Order::Lost | Order::End => return,
+                Order::Lost => return,
+                Order::End => {
+                    // what is due is not left to whoever comes next
+                    crew.on_time();
+                    return;
+                }
                 Order::Ask(ask, answer) => {
                     crew.on_ask(*ask);
                     let slots =
