@@ -16,12 +16,12 @@ use common::systemd::{Scope, backend, passes_under};
 
 #[test]
 fn d1_as_the_systems_systemd() {
-    passes_under(Scope::System, &[], 3);
+    passes_under(Scope::System, &[], 4);
 }
 
 #[test]
 fn d1_as_the_users_systemd() {
-    passes_under(Scope::User, &[], 3);
+    passes_under(Scope::User, &[], 4);
 }
 
 /// The units of this sandbox, as `systemctl` lists them.
@@ -115,6 +115,36 @@ fn d6_a_crash_is_answered_while_nobody_of_us_is_there() {
     assert_eq!(sandbox.json(&["activate", "--force", &one], 0)["verdict"], "good");
     assert_ne!(sandbox.workers(), second);
     assert_eq!(sandbox.status()["workers"][0]["exits"], 1);
+}
+
+#[test]
+#[ignore = "d1 runs it inside of a systemd"]
+fn d7_sockets_outlive_the_holder() {
+    let sandbox = Sandbox::new();
+    let port = port();
+    let push = |name: &str| {
+        let source = site(&sandbox, name, port, Site { body: name, ..Site::default() });
+        sandbox.run(&["push", &source], 0)
+    };
+    let (one, two) = (push("one"), push("two"));
+    sandbox.run(&["activate", &one], 0);
+    let load = Load::on(address(port), &["one", "two"]);
+    let holder = || {
+        let pids = sandbox.processes();
+        let is = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("\0holder\0")
+        };
+        pids.into_iter().find(is).and_then(common::process)
+    };
+    let first = holder().unwrap();
+    common::signal_to(first.pid, rustix::process::Signal::KILL);
+    sandbox.wait("another holder", |_| holder().is_some_and(|now| now != first));
+    let outcome = sandbox.json(&["activate", &two], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    load.more(100);
+    assert_eq!(load.end().failures, Vec::<String>::new());
+    assert_eq!(get(address(port)).as_deref(), Ok("two"));
 }
 
 #[test]

@@ -29,11 +29,16 @@ pub(super) fn supervisor(
 
 pub(super) fn holder(
     run: Option<&Path>,
+    stored: bool,
     place: impl FnOnce() -> Result<Place, Failure>,
+    environment: &Environment,
 ) -> Result<Exit, Failure> {
     log();
     let run = run_directory(run, place)?;
-    match supervise::holder::run(&run)? {}
+    let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
+    let config =
+        supervise::holder::Config { run, program, notify: environment.notify_socket.clone(), stored };
+    match supervise::holder::run(&config)? {}
 }
 
 fn run_directory(

@@ -104,6 +104,6 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::ExecSpec { .. } => unreachable!("it has become another program"),
         Command::AwaitReady { task, pid } => daemons::await_ready(&task, pid),
         Command::Get { url } => daemons::get(&url),
-        Command::Holder { run } => daemons::holder(run.as_deref(), place),
+        Command::Holder { run, stored } => daemons::holder(run.as_deref(), stored, place, environment),
     }
 }

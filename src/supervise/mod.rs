@@ -23,6 +23,7 @@ pub mod supervisor;
 mod clients;
 mod clock;
 mod crew;
+mod fdstore;
 mod http;
 mod keeper;
 mod launch;

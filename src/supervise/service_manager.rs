@@ -211,8 +211,9 @@ impl Workers {
 /// Who looks after workers where nobody has said who shall: systemd, where it is the system's and so is the service.
 /// A user's systemd is not chosen by itself: what it runs ends with the user's last session.
 fn usual(named: bool) -> Keeper {
-    let booted = Meta::of_path(Path::new("/run/systemd/system")).is_ok();
-    match named && booted && rustix::process::geteuid().is_root() {
+    let is_there = |path: &str| Meta::of_path(Path::new(path)).is_ok();
+    let reachable = is_there("/run/systemd/system") && is_there("/run/dbus/system_bus_socket");
+    match named && reachable && rustix::process::geteuid().is_root() {
         true => Keeper::Systemd(Scope::System),
         false => Keeper::Supervisor,
     }

@@ -21,7 +21,7 @@ use crate::supervise::wire::{Ask, WorkerSpec};
 use crate::supervise::{clock, oneshot};
 
 use super::bus::{Bus, BusError, Listed, Scope};
-use super::own::{Own, Wanted};
+use super::own::{NOT_AGAIN, Own, Wanted};
 use super::ready::Task;
 use super::unit::{self, Files, Names, State};
 
@@ -496,6 +496,7 @@ impl Crew {
         let status: i32 = self.bus.property(listed, "ExecMainStatus")?;
         // the words of waitid(2)
         let ended = match code {
+            1 if status == i32::from(NOT_AGAIN) => "failed while nobody looked".to_owned(),
             1 => Ended::Exited(status).to_string(),
             2 | 3 => Ended::Killed(status).to_string(),
             _ if result == "success" => "ended while nobody looked".to_owned(),

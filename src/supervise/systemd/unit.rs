@@ -168,7 +168,8 @@ pub(super) fn holder(program: &Path, run: &Path, log: &Path) -> Vec<Property> {
     let run = literal(run);
     let mut all: Vec<Property> = vec![
         ("Description", Value::from(format!("pointsman sockets of {run}"))),
-        ("Type", Value::from("exec")),
+        ("Type", Value::from("notify")),
+        ("FileDescriptorStoreMax", Value::from(1024u32)),
         ("ExecStart", command(&[&literal(program), "holder", "--run", &run])),
         ("Restart", Value::from("always")),
         ("RestartUSec", Value::from(100_000u64)),
