@@ -16,12 +16,12 @@ use common::systemd::{Scope, backend, passes_under};
 
 #[test]
 fn d1_as_the_systems_systemd() {
-    passes_under(Scope::System, &[], 4);
+    passes_under(Scope::System, &[], 5);
 }
 
 #[test]
 fn d1_as_the_users_systemd() {
-    passes_under(Scope::User, &[], 4);
+    passes_under(Scope::User, &[], 5);
 }
 
 /// The units of this sandbox, as `systemctl` lists them.
@@ -145,6 +145,32 @@ fn d7_sockets_outlive_the_holder() {
     load.more(100);
     assert_eq!(load.end().failures, Vec::<String>::new());
     assert_eq!(get(address(port)).as_deref(), Ok("two"));
+}
+
+#[test]
+#[ignore = "d1 runs it inside of a systemd"]
+fn d2_the_words_of_the_pipeline_are_those_of_the_unit() {
+    let sandbox = Sandbox::new();
+    let worker = "  memory: 300MiB\n  grace_shutdown_time: 7s\n  restart: {on: always, backoff: 3s..9s}";
+    let what = Site { body: "one", instances: 1, worker, ..Site::default() };
+    let source = site(&sandbox, "one", port(), what);
+    let one = sandbox.run(&["push", &source], 0);
+    sandbox.run(&["activate", &one], 0);
+    let [unit] = &units(&sandbox, "worker@*")[..] else { panic!() };
+    let whose = if backend().as_deref() == Some("systemd") { "--system" } else { "--user" };
+    let mut command = std::process::Command::new("systemctl");
+    let output = command.args([whose, "show", unit]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "MemoryMax=314572800",
+        "TimeoutStopUSec=7s",
+        "KillSignal=3",
+        "KillMode=mixed",
+        "Restart=always",
+        "RestartUSec=3s",
+    ] {
+        assert!(said.lines().any(|known| known == line), "{line} in:\n{said}");
+    }
 }
 
 #[test]
