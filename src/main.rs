@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         sudo_user: std::env::var("SUDO_USER").ok(),
         ssh_connection: std::env::var("SSH_CONNECTION").ok(),
         terminal: std::env::var("TERM").ok(),
+        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
         program: std::env::current_exe().ok(),
     };
     ExitCode::from(cli::run(std::env::args_os(), &environment))

@@ -192,7 +192,8 @@ fn never_fewer(sandbox: &Sandbox, id: &str, seen: impl Fn() + Sync, act: impl Fn
             let mut looks = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 let status = sandbox.status();
-                assert!(status["supervisor"].is_u64(), "the supervisor does not answer: {status:#}");
+                let there = status["supervisor"].is_u64() || common::systemd::backend().is_some();
+                assert!(there, "the supervisor does not answer: {status:#}");
                 let workers = status["workers"].as_array().unwrap();
                 let ready: Vec<_> = workers.iter().filter(|w| w["state"] == "ready").collect();
                 assert!(ready.len() >= 2, "fewer ready workers than before: {status:#}");
@@ -391,4 +392,11 @@ fn w14_changes_that_end_before_any_worker_leave_no_connection_open() {
         sandbox.run(&["deploy", &bad], 1);
     }
     sandbox.wait("they are closed", |_| open().iter().zip(few).all(|(now, few)| *now < few));
+}
+
+#[test]
+fn d1_the_same_holds_under_systemd() {
+    // what has no supervisor needs none
+    let others = ["a2_without_a_supervisor_worker_steps_are_refused"];
+    common::systemd::passes_under(common::systemd::Scope::System, &others, 15);
 }

@@ -924,6 +924,7 @@ fn c4_every_json_is_one_object_with_its_fields() {
         "unconfirmed",
         "manager",
         "watchdog",
+        "service_manager",
         "supervisor",
         "activation",
         "last",

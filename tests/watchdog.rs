@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, Process, Sandbox, signal_to, workers};
 use pointsman::model::{Command, GenerationId, How, Listen, Mark, Ready, Repair, Request, Slot};
 use pointsman::store::{EventDraft, Store};
+use pointsman::supervise::ServiceManager as _;
 use pointsman::supervise::client::Client;
 use pointsman::supervise::{Launch, WorkerSpec};
 use rustix::process::Signal;

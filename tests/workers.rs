@@ -195,8 +195,10 @@ fn a27_what_is_not_taken_is_replaced_and_what_fails_is_told_back() {
     assert_eq!(outcome["verdict"], "reverted", "{outcome:#}");
     let reason = outcome["reason"].as_str().unwrap();
     assert!(reason.contains("poisoned") && reason.contains("no thanks"), "{reason}");
+    // whoever was killed takes its directory along
+    let two = |status: &serde_json::Value| status["workers"].as_array().unwrap().len() == 2;
+    let status = sandbox.wait("only two are left", two);
     assert_eq!((sandbox.current().as_ref(), answers(&sandbox)), (Some(&no), vec!["no".to_owned(); 2]));
-    let status = sandbox.status();
     assert!(
         status["workers"].as_array().unwrap().iter().all(|worker| worker["unwell"].is_null()),
         "{status:#}"
@@ -228,4 +230,9 @@ fn a27_an_undo_tells_back_whom_it_has_told() {
     assert_eq!(after["web/1"], before["web/1"], "told, and told back");
     assert_ne!(after["web/2"], before["web/2"]);
     assert_eq!((sandbox.current(), answers(&sandbox)), (Some(zero), vec!["1".to_owned(); 2]));
+}
+
+#[test]
+fn d1_the_same_holds_under_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::System, &[], 4);
 }

@@ -187,9 +187,14 @@ Examples: pointsman -s web gc --dry-run
         /// The run directory [default: the service's]
         #[arg(long, value_name = "DIR")]
         run: Option<PathBuf>,
+        /// What the service manager has kept is on stdin
+        #[arg(long, hide = true)]
+        stored: bool,
     },
     #[command(name = "__exec", hide = true)]
     ExecSpec { descriptor: i32 },
+    #[command(name = "__ready", hide = true)]
+    AwaitReady { task: PathBuf, pid: u32 },
     #[command(name = "__get", hide = true)]
     Get { url: String },
 }

@@ -1,4 +1,4 @@
-//! `pointsman manager`, `supervisor`, `holder`, `__exec` and `__get`
+//! `pointsman manager`, `supervisor`, `holder`, `__exec`, `__ready` and `__get`
 
 use std::path::{Path, PathBuf};
 
@@ -29,11 +29,16 @@ pub(super) fn supervisor(
 
 pub(super) fn holder(
     run: Option<&Path>,
+    stored: bool,
     place: impl FnOnce() -> Result<Place, Failure>,
+    environment: &Environment,
 ) -> Result<Exit, Failure> {
     log();
     let run = run_directory(run, place)?;
-    match supervise::holder::run(&run)? {}
+    let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
+    let config =
+        supervise::holder::Config { run, program, notify: environment.notify_socket.clone(), stored };
+    match supervise::holder::run(&config)? {}
 }
 
 fn run_directory(
@@ -47,8 +52,17 @@ fn run_directory(
 }
 
 /// Becomes what the descriptor describes; the status is what shells use for a program that did not start.
-pub(super) fn exec(descriptor: i32) -> u8 {
-    supervise::exec::run(descriptor).report()
+pub(super) fn exec(descriptor: i32, environment: &Environment) -> u8 {
+    supervise::exec::run(descriptor, environment.notify_socket.as_deref()).report()
+}
+
+/// Waits until a worker that systemd has started is ready; why it is not is written where systemd's caller looks.
+pub(super) fn await_ready(task: &Path, pid: u32) -> Result<Exit, Failure> {
+    match supervise::await_ready(task, pid) {
+        Ok(true) => Ok(Exit::Done),
+        Ok(false) => Ok(Exit::Failed),
+        Err(why) => Err(Failure::new(Exit::Failed, why)),
+    }
 }
 
 /// Asks a canary, in whose network this process is: says on stderr why it is not well.

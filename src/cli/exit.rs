@@ -149,6 +149,7 @@ impl From<ExecError> for Failure {
             ExecError::NotRunnable { .. } => Exit::NotRunnable,
             ExecError::Namespace(_) => Exit::Refused,
             ExecError::Abandoned
+            | ExecError::NotAgain
             | ExecError::Unreadable { .. }
             | ExecError::Setup { .. }
             | ExecError::NoCopy { .. }

@@ -45,7 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Err(error) => return misused(&error, &arguments) as u8,
     };
     if let Command::ExecSpec { descriptor } = args.command {
-        return daemons::exec(descriptor);
+        return daemons::exec(descriptor, environment);
     }
     // a reader that goes away (`| head`) ends the output, not the work
     let mut output = Output::new(args.json);
@@ -111,7 +111,8 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Manager => daemons::manager(&open()?),
         Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),
         Command::ExecSpec { .. } => unreachable!("it has become another program"),
+        Command::AwaitReady { task, pid } => daemons::await_ready(&task, pid),
         Command::Get { url } => daemons::get(&url),
-        Command::Holder { run } => daemons::holder(run.as_deref(), place),
+        Command::Holder { run, stored } => daemons::holder(run.as_deref(), stored, place, environment),
     }
 }

@@ -1,5 +1,6 @@
 //! Which service is meant, and where it lives.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::fsx;
@@ -27,6 +28,8 @@ pub struct Environment {
     pub ssh_connection: Option<String>,
     /// what the terminal is called
     pub terminal: Option<String>,
+    /// `NOTIFY_SOCKET`
+    pub notify_socket: Option<OsString>,
     /// this program
     pub program: Option<PathBuf>,
 }

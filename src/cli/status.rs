@@ -85,7 +85,11 @@ fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
     }
     let pid = |pid: Option<u32>| pid.map_or("none".to_owned(), |pid| format!("pid {pid}"));
     let manager = pid(report.manager.as_ref().map(|manager| manager.pid));
-    output.line(format!("manager    {manager}, supervisor {}", pid(report.supervisor)));
+    let keeper = match (report.service_manager.as_str(), report.supervisor) {
+        ("supervisor", pid_of) => format!("supervisor {}", pid(pid_of)),
+        (systemd, _) => format!("workers under {systemd}"),
+    };
+    output.line(format!("manager    {manager}, {keeper}"));
     if let Some(watchdog) = report.watchdog.as_ref().filter(|watchdog| watchdog.errors > 0) {
         let (errors, most) = (count(u64::from(watchdog.errors), "error", "errors"), watchdog.max_errors);
         let last = watchdog.last.as_ref().map(|last| format!(", {} the last", when(last.at)));

@@ -59,6 +59,13 @@ impl Lock {
     }
 }
 
+impl From<Lock> for OwnedFd {
+    /// The descriptor whose duplicates, wherever they are, hold the lock.
+    fn from(lock: Lock) -> OwnedFd {
+        lock._fd
+    }
+}
+
 fn take(dir: &Dir, name: &str, how: FlockOperation) -> Result<Option<Lock>, FsError> {
     let path = dir.path().join(name);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::fsx::Dir;
 use crate::model::{Actor, GenerationId, How, Request};
 use crate::store::{EventDraft, Kind, Writer};
-use crate::supervise::client::{Client, start_detached};
-use crate::supervise::{last_event, process_start};
+use crate::supervise::process_start;
 
 use super::engine::Engine;
 use super::facts::launchable;
@@ -65,8 +64,8 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
         collects: &collects,
     };
     let mut collector = Collector::default();
-    if Client::connect(&service.place.run).is_err() {
-        start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
+    let keeper = service.workers.start().map_err(ManagerError::NoSupervisor)?;
+    if keeper.fresh {
         tracing::info!("started a supervisor, detached: it outlives this manager");
     }
     engine.run_pending(&mut |_, _| {})?;
@@ -116,6 +115,7 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
             Woken::Store | Woken::Time => {}
         }
     }
+    drop(keeper);
     tracing::info!("asked to end; the workers serve on");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())
@@ -208,7 +208,7 @@ pub(super) fn ask(
         at: clock::now(),
         boot: service.boot.clone(),
         by: Actor { uid: service.store.owner()?, ..Actor::default() },
-        above: last_event(&service.place.run),
+        above: service.workers.last_event(),
     })?;
     Ok(event.number)
 }

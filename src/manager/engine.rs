@@ -15,7 +15,6 @@ use crate::model::{
     BootTime, Event, GenerationId, Mark, Outcome, Repair, Request, Retention, Stage, StepReport, Verdict,
 };
 use crate::store::{EventError, StoreError, Writer};
-use crate::supervise::client::{Client, start_detached};
 use crate::supervise::{WorkerReport, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
@@ -98,11 +97,9 @@ impl Engine<'_> {
         if event.request == Request::Confirm {
             return self.confirm(event, current);
         }
-        let run = &self.service.place.run;
         // what runs is known by a supervisor only
         if self.starts_supervisor
-            && Client::connect(run).is_err()
-            && let Err(error) = start_detached(&self.service.place.program, run)
+            && let Err(error) = self.service.workers.start()
         {
             tracing::warn!("{}", chain(&error));
         }
@@ -247,8 +244,8 @@ impl Engine<'_> {
         let outcome = self.outcome(event, Verdict::Good, Stage::Confirm, why, false, Vec::new())?;
         self.conclude_launched(outcome, &target)?;
         let slots: Vec<_> = target.slots().map(|(slot, _)| slot).collect();
-        if let Ok(mut client) = Client::connect(&self.service.place.run)
-            && let Err(error) = client.settle(&slots)
+        if let Ok(mut workers) = self.service.reach()
+            && let Err(error) = workers.settle(&slots)
         {
             tracing::warn!("surplus workers are not stopped: {}", chain(&error));
         }
@@ -358,6 +355,7 @@ impl Engine<'_> {
             in_flight: InFlight::default(),
             news: None,
             doubt: None,
+            held: None,
             turned_back: false,
         };
         outside.follow();

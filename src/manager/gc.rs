@@ -5,7 +5,6 @@ use std::thread::JoinHandle;
 
 use crate::model::{GenerationId, Retention};
 use crate::store::{Collected, GcProgress, Policy, PurgeError, Purged, Running, StoreError};
-use crate::supervise;
 
 use super::{ManagerError, Service, chain, clock};
 
@@ -13,7 +12,7 @@ impl Service {
     /// Calls `with` the policy of this host, here and now.
     fn policy<T>(&self, retention: Retention, with: impl FnOnce(&Policy<'_>) -> T) -> T {
         let running = || {
-            let workers = supervise::recorded(&self.place.run)?;
+            let workers = self.workers.recorded()?;
             let running = workers.into_iter().map(|worker| Running {
                 name: match worker.pid {
                     Some(pid) => format!("{} (pid {pid})", worker.slot),

@@ -9,9 +9,9 @@ use crate::activation::{Act, Observation};
 use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot, Tell};
 use crate::store::{Staging, Writer};
 use crate::supervise;
-use crate::supervise::client::{self, Client, HangUp, Unreachable};
+use crate::supervise::client::{HangUp, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
-use crate::supervise::{Launch, News};
+use crate::supervise::{Launch, News, ServiceManager};
 
 use super::canary;
 use super::facts::{Prepared, program_path};
@@ -58,6 +58,8 @@ pub(super) struct Outside<'a> {
     pub(super) turned_back: bool,
     /// what preflight has found doubtful
     pub(super) doubt: Option<String>,
+    /// whoever looks after the workers, as long as this activation goes on
+    pub(super) held: Option<Box<dyn ServiceManager>>,
 }
 
 /// What has been asked for and not answered yet.
@@ -159,7 +161,7 @@ impl Outside<'_> {
         let starts =
             self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
-        let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (Some(s.supervisor), s.workers));
+        let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (s.supervisor, s.workers));
         let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
         let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).chain(doubt).collect();
         Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
@@ -269,11 +271,11 @@ impl Outside<'_> {
     }
 
     fn stop(&mut self, seen: impl FnOnce(Result<(), String>) -> Observation + Send + 'static) {
-        let (place, starts) = (self.service.place.clone(), self.starts_supervisor);
+        let (workers, starts) = (self.service.workers.clone(), self.starts_supervisor);
         self.on_thread(move |cancel| {
             let ended = cancel
                 .map_err(std::io::Error::to_string)
-                .and_then(|cancel| standstill::reach(&place, starts, || cancel.is_cancelled()));
+                .and_then(|cancel| standstill::reach(&workers, starts, || cancel.is_cancelled()));
             Inbound::Seen(seen(ended.map(drop)))
         });
     }
@@ -374,8 +376,9 @@ impl Outside<'_> {
     }
 
     fn follow_from(&mut self, mut seen: u64) {
-        let Ok(mut stream) = self.ask(|_| client::news(&self.service.place.run, seen)) else { return };
+        let Ok((client, mut stream)) = self.asked(|client| client.listen(seen)) else { return };
         self.news = stream.hang_up();
+        self.held = Some(client);
         let inbox = self.inbox.clone();
         std::thread::spawn(move || {
             loop {
@@ -405,7 +408,7 @@ impl Outside<'_> {
 
     /// Slots of the target that do not run it, ready: what nobody was told of.
     pub(super) fn unwell(&self) -> Option<Observation> {
-        let workers = self.ask(Client::slots).map(|slots| slots.workers).unwrap_or_default();
+        let workers = self.ask(|client| client.slots()).map(|slots| slots.workers).unwrap_or_default();
         let target = &self.prepared.plan;
         let well = |slot: &Slot| {
             workers.iter().any(|worker| {
@@ -438,10 +441,21 @@ impl Outside<'_> {
 
     /// Asks a supervisor; while it is gone, its successor (whoever starts that one), for a while. What is
     /// asked of it may be asked twice.
-    fn ask<T>(&self, ask: impl Fn(&mut Client) -> Result<T, Unreachable>) -> Result<T, Unreachable> {
+    fn ask<T>(
+        &self,
+        ask: impl Fn(&mut dyn ServiceManager) -> Result<T, Unreachable>,
+    ) -> Result<T, Unreachable> {
+        self.asked(ask).map(|(_, answer)| answer)
+    }
+
+    fn asked<T>(
+        &self,
+        ask: impl Fn(&mut dyn ServiceManager) -> Result<T, Unreachable>,
+    ) -> Result<(Box<dyn ServiceManager>, T), Unreachable> {
         let until = clock::instant() + PATIENCE;
         loop {
-            match self.client().and_then(|mut client| ask(&mut client)) {
+            let answer = self.client().and_then(|mut client| Ok((ask(&mut *client)?, client)));
+            match answer.map(|(answer, client)| (client, answer)) {
                 Err(Unreachable::Absent { .. } | Unreachable::Gone { .. }) if clock::instant() < until => {
                     std::thread::sleep(LOOK);
                 }
@@ -450,8 +464,8 @@ impl Outside<'_> {
         }
     }
 
-    fn client(&self) -> Result<Client, Unreachable> {
-        standstill::supervisor(&self.service.place, self.starts_supervisor)
+    fn client(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
+        standstill::reached(&self.service.workers, self.starts_supervisor)
     }
 }
 

@@ -7,8 +7,6 @@ use crate::model::{
     Actor, Event, GenerationId, How, Manifest, Mark, Outcome, Request, Retention, StepReport,
 };
 use crate::store::{EventDraft, Writer};
-use crate::supervise::client::Client;
-use crate::supervise::last_event;
 
 use super::engine::{Engine, Progress};
 use super::wake::{Wake, Woken};
@@ -71,7 +69,7 @@ pub fn submit(
                 Request::Start => ManagerError::Unsupervised,
                 _ => ManagerError::NoSupervisor,
             };
-            Client::connect(&service.place.run).map_err(missing)?;
+            service.reach().map_err(missing)?;
         }
     }
     drop(engine);
@@ -86,7 +84,7 @@ fn stop(
     progress: &mut Progress<'_>,
 ) -> Result<Submitted, ManagerError> {
     if writer.engine_lock(false)?.is_some()
-        && let Err(absent) = Client::connect(&service.place.run)
+        && let Err(absent) = service.reach()
         && standstill::is_recorded(service)
     {
         return Err(ManagerError::Unsupervised(absent));
@@ -169,7 +167,7 @@ fn accept(service: &Service, writer: &Writer, draft: &Draft) -> Result<Event, Ma
         at: clock::now(),
         boot: service.boot.clone(),
         by: draft.by.clone(),
-        above: last_event(&service.place.run),
+        above: service.workers.last_event(),
     })?)
 }
 

@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::store::{Access, EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
+use crate::supervise::{ServiceManager, Workers};
 
 use super::chain;
 
@@ -37,6 +38,8 @@ pub struct Service {
     pub store: Store,
     /// this boot
     pub boot: String,
+    /// who looks after the workers
+    pub(super) workers: Workers,
 }
 
 /// Which pipeline counts for a generation, and why.
@@ -256,13 +259,21 @@ impl Service {
         machine_id()
     }
 
+    /// Reaches whoever looks after the workers; starts nobody.
+    pub(super) fn reach(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
+        self.workers.reach()
+    }
+
     /// Opens the store at `place`.
     pub fn open(place: Place) -> Result<Service, ManagerError> {
         let store = Store::open(&place.root, &place.run)?;
         // where the host file cannot be read, whatever writes says so
         let access = place.access().ok().flatten();
         let store = store.with_access(access);
-        Ok(Service { place, store, boot: boot_id()? })
+        let choice = place.host_file().map(|host| host.service_manager).unwrap_or_default();
+        let named = !place.host.starts_with(&place.root);
+        let workers = Workers::of(&place.run, &place.program, choice, named);
+        Ok(Service { place, store, boot: boot_id()?, workers })
     }
 
     /// The pipeline that counts for the generation `id`, whose manifest is `manifest`.

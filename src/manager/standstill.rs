@@ -5,27 +5,28 @@ use std::time::Duration;
 use crate::model::{
     Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict, Veto,
 };
-use crate::supervise::client::{Client, Unreachable, start_detached};
-use crate::supervise::{WorkerReport, WorkerState, recorded};
+use crate::supervise::client::Unreachable;
+use crate::supervise::{ServiceManager, WorkerReport, WorkerState, Workers};
 
 use super::engine::{Engine, Progress};
 use super::outside::chain;
-use super::{ManagerError, Place, Service, clock};
+use super::{ManagerError, Service, clock};
 
 /// How often is looked whether they are gone.
 const LOOK: Duration = Duration::from_millis(20);
-/// How much longer than its grace time a worker may take before nobody believes any more that it ends: the
-/// supervisor kills it long before.
+/// How much longer than its grace time a worker may take before nobody believes any more that it ends: whoever looks
+/// after it kills it long before.
 const BELIEF: Duration = Duration::from_secs(10);
-/// How long a supervisor, or its successor, may not answer.
+/// How long whoever looks after the workers, or the successor, may not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The supervisor of `place`; a missing one is started where that is asked for.
-pub(super) fn supervisor(place: &Place, starts: bool) -> Result<Client, Unreachable> {
-    match Client::connect(&place.run) {
+/// Whoever looks after `workers`; one that is missing is started where that is asked for.
+pub(super) fn reached(workers: &Workers, starts: bool) -> Result<Box<dyn ServiceManager>, Unreachable> {
+    match workers.reach() {
         Err(_) if starts => {
-            start_detached(&place.program, &place.run)?;
-            Client::connect(&place.run)
+            // held until it is reached: what it does for us goes on
+            let _started = workers.start()?;
+            workers.reach()
         }
         answer => answer,
     }
@@ -42,26 +43,30 @@ pub(super) fn grace(workers: &[WorkerReport]) -> Duration {
 /// # Errors
 /// Who is still there, or that nobody can be asked.
 pub(super) fn reach(
-    place: &Place,
-    starts_supervisor: bool,
+    workers: &Workers,
+    starts: bool,
     over: impl Fn() -> bool,
 ) -> Result<Option<usize>, String> {
     let mut found: Option<usize> = None;
     let mut until = clock::instant() + PATIENCE;
+    // whoever is asked stays, so that what follows from an end is done when it comes
+    let mut held: Option<Box<dyn ServiceManager>> = None;
     loop {
         // whoever was not told before its supervisor ended is told by the next one
         let told = |workers: &[WorkerReport]| {
             workers.iter().all(|worker| worker.state == WorkerState::Draining) && found.is_some()
         };
-        let looked = supervisor(place, starts_supervisor).and_then(|mut client| {
+        let client = held.take().map_or_else(|| reached(workers, starts), Ok);
+        let looked = client.and_then(|mut client| {
             let workers = client.slots()?.workers;
             if !told(&workers) {
                 client.settle(&[])?;
             }
-            Ok(workers)
+            Ok((client, workers))
         });
         match looked {
-            Ok(workers) => {
+            Ok((client, workers)) => {
+                held = Some(client);
                 if found.is_none() {
                     found = Some(workers.len());
                     until = clock::instant() + grace(&workers) + BELIEF;
@@ -86,7 +91,7 @@ pub(super) fn reach(
     }
 }
 
-/// Whether `service` runs nothing, and nothing would be started again by the supervisor, or by the next one.
+/// Whether `service` runs nothing, and nothing would be started again by whoever looks after it, now or next.
 fn is_idle(service: &Service) -> bool {
     match super::status::workers(service) {
         Some(workers) => workers.is_empty(),
@@ -97,7 +102,7 @@ fn is_idle(service: &Service) -> bool {
 /// Whether the last supervisor has left anything to the next one.
 pub(super) fn is_recorded(service: &Service) -> bool {
     // of what cannot be read nobody knows
-    recorded(&service.place.run).map_or(true, |workers| !workers.is_empty())
+    service.workers.recorded().map_or(true, |workers| !workers.is_empty())
 }
 
 /// What a `stop` is about: what is in force, or would be if the pointer were whole. `None`: nothing was ever.
@@ -142,7 +147,7 @@ pub(super) fn stop(
     let ended = match is_idle(service) && super::status::workers(service).is_none() {
         // then there need not be a supervisor
         true => Ok(Some(0)),
-        false => reach(&service.place, engine.starts_supervisor, || engine.wake.ends()),
+        false => reach(&service.workers, engine.starts_supervisor, || engine.wake.ends()),
     };
     let (verdict, result, why) = match ended {
         Ok(None) => return Ok(()),

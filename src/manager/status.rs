@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
 use crate::model::{GenerationId, PushRecord, Request, Slot, Stage, Verdict, Veto};
-use crate::supervise::client::Client;
-use crate::supervise::{WorkerReport, WorkerState, facts, process_start, recorded};
+use crate::supervise::{WorkerReport, WorkerState, facts, process_start};
 
 use super::outside::chain;
 use super::watchdog::{self, WatchdogReport};
@@ -34,7 +33,9 @@ pub struct StatusReport {
     pub manager: Option<ManagerReport>,
     /// the errors of this boot, where a manager has looked for them
     pub watchdog: Option<WatchdogReport>,
-    /// pid of the supervisor, where one answers
+    /// who looks after the workers, as the host file calls it
+    pub service_manager: String,
+    /// pid of our own supervisor, where one answers
     pub supervisor: Option<u32>,
     /// the activation that is being carried out
     pub activation: Option<ActivationReport>,
@@ -100,11 +101,10 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
     let store = &service.store;
     let current = store.current()?;
     let last_good = store.last_good()?;
-    let (supervisor, workers) =
-        match Client::connect(&service.place.run).and_then(|mut client| client.slots()) {
-            Ok(slots) => (Some(slots.supervisor), slots.workers),
-            Err(_) => (None, Vec::new()),
-        };
+    let (supervisor, workers) = match service.reach().and_then(|mut workers| workers.slots()) {
+        Ok(slots) => (slots.supervisor, slots.workers),
+        Err(_) => (None, Vec::new()),
+    };
     let activation = match store.pending()?.into_iter().next() {
         None => None,
         Some(event) => {
@@ -146,6 +146,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         }),
         manager: manager(service),
         watchdog: watchdog::report(service),
+        service_manager: service.workers.name(),
         supervisor,
         activation,
         last,
@@ -178,8 +179,7 @@ fn look_outside(service: &Service, report: &mut StatusReport) {
     let Some(id) = report.current else { return };
     let Ok(manifest) = service.store.manifest(id) else { return };
     let Ok(Some(pipeline)) = service.pipeline(id, &manifest).map(|chosen| chosen.pipeline) else { return };
-    let starter = report.supervisor.unwrap_or_else(std::process::id);
-    report.advice.extend(surroundings::unlimited(&pipeline, starter));
+    report.advice.extend(surroundings::unlimited(service, &pipeline, report.supervisor));
     if pipeline.external.is_empty() {
         return;
     }
@@ -270,19 +270,18 @@ fn advice(report: &StatusReport) -> Vec<String> {
     advice
 }
 
-/// The worker processes, or `None` where no supervisor answers.
+/// The worker processes, or `None` where nobody who knows them answers.
 pub(super) fn workers(service: &Service) -> Option<Vec<WorkerReport>> {
-    Some(Client::connect(&service.place.run).ok()?.slots().ok()?.workers)
+    Some(service.reach().ok()?.slots().ok()?.workers)
 }
 
-/// Every process of a worker that runs, draining ones included: as a supervisor says, or as the last one has written
-/// down where none answers.
+/// Every process of a worker that runs, draining ones included: as whoever looks after them says, or as is written
+/// down where nobody answers.
 ///
 /// # Errors
 /// What was written down cannot be read.
 pub fn running_workers(service: &Service) -> Result<Vec<WorkerReport>, ManagerError> {
-    let told =
-        workers(service).map_or_else(|| recorded(&service.place.run).map_err(ManagerError::File), Ok)?;
+    let told = workers(service).map_or_else(|| service.workers.recorded().map_err(ManagerError::File), Ok)?;
     Ok(told.into_iter().filter(|worker| worker.pid.is_some()).collect())
 }
 

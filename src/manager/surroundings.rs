@@ -28,8 +28,13 @@ pub(super) fn check(service: &Service, target: &Launchable) -> Result<Option<Str
     Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
 }
 
-/// That `memory:` of `pipeline` is no limit for what process `starter` starts.
-pub(super) fn unlimited(pipeline: &Pipeline, starter: u32) -> Option<String> {
+/// That `memory:` of `pipeline` is no limit for what `supervisor` starts, or this process where there is none yet.
+pub(super) fn unlimited(service: &Service, pipeline: &Pipeline, supervisor: Option<u32>) -> Option<String> {
+    if !service.workers.is_ours() {
+        // it is a word of their units, and systemd's to keep
+        return None;
+    }
+    let starter = supervisor.unwrap_or_else(std::process::id);
     let named = pipeline.workers.values().any(|group| group.surroundings.memory.is_some());
     (named && !supervise::memory::is_enforced(starter)).then(|| {
         "`memory:` is not enforced here: there is no control group for memory that pointsman may write to"

@@ -13,8 +13,8 @@ use crate::activation::watchdog::{Health, Next, Seat, Seen, Tally, Unconfirmed, 
 use crate::fsx::{self, Dir, FsError};
 use crate::model::{GenerationId, How, LoadedKey, Repair, Request, Slot, Stage, Verdict, WatchdogPolicy};
 use crate::store::{HistoryEntry, Store, Writer};
-use crate::supervise::client::{self, Client, Slots, Unreachable, start_detached};
-use crate::supervise::{News, WorkerReport, WorkerState, oneshot};
+use crate::supervise::client::{Slots, Unreachable};
+use crate::supervise::{News, ServiceManager, Started, WorkerReport, WorkerState, oneshot};
 
 use super::daemon::ask;
 use super::outside::chain;
@@ -78,6 +78,8 @@ pub(super) struct Watchdog<'a> {
     ill: BTreeMap<Slot, Instant>,
     /// whether somebody reads the supervisor's news
     listens: Arc<AtomicBool>,
+    /// whose news are read, and who has taken over: as long as these are there, somebody sees what happens
+    held: (Option<Box<dyn ServiceManager>>, Option<Started>),
     /// whether the supervisor was told that everything has settled
     told: bool,
 }
@@ -101,6 +103,7 @@ impl<'a> Watchdog<'a> {
             next: clock::instant(),
             ill: BTreeMap::new(),
             listens: Arc::default(),
+            held: (None, None),
             told: false,
         };
         watchdog.write().map_err(ManagerError::File)?;
@@ -200,10 +203,11 @@ impl<'a> Watchdog<'a> {
     }
 
     /// What the supervisor runs; from then on its news wake the manager.
-    fn slots(&self) -> Result<Slots, Unreachable> {
-        let run = &self.service.place.run;
+    fn slots(&mut self) -> Result<Slots, Unreachable> {
         if !self.listens.load(Ordering::Acquire) {
-            let mut stream = client::news(run, 0)?;
+            let mut client = self.service.reach()?;
+            let mut stream = client.listen(0)?;
+            self.held.0 = Some(client);
             self.listens.store(true, Ordering::Release);
             let (wake, listens) = (self.wake.clone(), Arc::clone(&self.listens));
             std::thread::spawn(move || {
@@ -222,15 +226,19 @@ impl<'a> Watchdog<'a> {
                 }
             });
         }
-        Client::connect(run)?.slots()
+        self.service.reach()?.slots()
     }
 
-    /// Starts another supervisor in the place of one that does not answer: it adopts what runs.
+    /// Starts another supervisor in the place of one that does not answer: it adopts what runs. Where that is not
+    /// ours to do, it is looked again later, and nothing is lost meanwhile but an error.
     fn replace_supervisor(&mut self, error: &Unreachable) -> Result<bool, ManagerError> {
         self.error(&chain(error))?;
-        let place = &self.service.place;
-        match start_detached(&place.program, &place.run) {
-            Ok(started) => tracing::info!("supervisor {} has taken over", started.pid),
+        match self.service.workers.start() {
+            Ok(started) => {
+                tracing::info!(fresh = started.fresh, "the workers are looked after again");
+                self.held.1 = Some(started);
+            }
+            Err(_) if !self.service.workers.is_ours() => return Ok(false),
             Err(error) => return Err(self.fatal(chain(&error))),
         }
         self.hear();
@@ -249,7 +257,7 @@ impl<'a> Watchdog<'a> {
     }
 
     fn settle(&mut self, keep: &[Slot]) {
-        match Client::connect(&self.service.place.run).and_then(|mut client| client.settle(keep)) {
+        match self.service.reach().and_then(|mut client| client.settle(keep)) {
             Ok(()) => self.told = true,
             Err(error) => tracing::warn!("surplus workers are not stopped: {}", chain(&error)),
         }

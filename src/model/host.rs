@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::field::{Document, Field};
 use super::pipeline::read;
-use super::{DocumentError, GroupAccess, Limits, Pipeline, Retention, Section, WatchdogPolicy};
+use super::{
+    DocumentError, GroupAccess, Limits, Pipeline, Retention, Section, ServiceManagerChoice, WatchdogPolicy,
+};
 
 /// Everything `/etc/pointsman/NAME.yaml` (or `<store>/host.yaml`) says. The default is that of an
 /// absent or empty file.
@@ -22,6 +24,8 @@ pub struct HostFile {
     pub request_ttl: Option<Duration>,
     /// how often the manager looks after what is in force, and how many errors it takes
     pub watchdog: WatchdogPolicy,
+    /// who starts and watches the workers
+    pub service_manager: ServiceManagerChoice,
 }
 
 /// Where the pipeline comes from, as far as the host has a say.
@@ -66,12 +70,23 @@ impl HostFile {
             group: group(&root)?,
             request_ttl: root.get("request_ttl").map(|field| field.duration(false)).transpose()?,
             watchdog: WatchdogPolicy::read(&root)?,
+            service_manager: service_manager(&root)?,
         })
     }
 }
 
-const KEYS: [&str; 9] =
-    ["version", "pipeline", "keep", "keep_days", "keep_pushed", "limits", "group", "request_ttl", "watchdog"];
+const KEYS: [&str; 10] = [
+    "version",
+    "pipeline",
+    "keep",
+    "keep_days",
+    "keep_pushed",
+    "limits",
+    "group",
+    "request_ttl",
+    "watchdog",
+    "service_manager",
+];
 
 /// A century: more is a mistake.
 const MOST_DAYS: u32 = 36_500;
@@ -90,6 +105,13 @@ fn retention(root: &Field<'_>) -> Result<Retention, DocumentError> {
             .get("keep_pushed")
             .map_or(Ok(default.keep_pushed), |field| field.duration(false))?,
     })
+}
+
+fn service_manager(root: &Field<'_>) -> Result<ServiceManagerChoice, DocumentError> {
+    let Some(field) = root.get("service_manager") else { return Ok(ServiceManagerChoice::Auto) };
+    let named = |choice: &ServiceManagerChoice| field.as_str() == Some(choice.to_string().as_str());
+    let choice = ServiceManagerChoice::ALL.into_iter().find(named);
+    choice.ok_or_else(|| field.expected("one of auto, supervisor, systemd, systemd-user"))
 }
 
 fn group(root: &Field<'_>) -> Result<Option<GroupAccess>, DocumentError> {
@@ -251,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn d10_the_host_says_who_looks_after_the_workers() {
+        for choice in ServiceManagerChoice::ALL {
+            assert_eq!(parse(&format!("service_manager: {choice}")).unwrap().service_manager, choice);
+        }
+        assert_eq!(parse("").unwrap().service_manager, ServiceManagerChoice::Auto);
+        let said = parse("service_manager: upstart").unwrap_err();
+        assert!(said.starts_with("host.yaml:1:18: service_manager: expected one of auto, "), "{said}");
+    }
+
+    #[test]
     fn p14_what_a_host_file_must_not_say() {
         for (text, want) in [
             ("version: 2", "host.yaml:1:10: version: expected 1, found 2"),
@@ -260,7 +292,7 @@ mod tests {
             ),
             (
                 "pipelin: pushed",
-                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group, request_ttl, watchdog (did you mean `pipeline`?)",
+                "host.yaml:1:1: pipelin: unknown key, expected one of version, pipeline, keep, keep_days, keep_pushed, limits, group, request_ttl, watchdog, service_manager (did you mean `pipeline`?)",
             ),
             ("[a]", "host.yaml:1:1: expected a map, found a list"),
             (

@@ -12,6 +12,7 @@ use rustix::net::SocketType;
 use crate::fsx::Dir;
 use crate::model::Slot;
 
+use super::service_manager::{NewsSource, ServiceManager};
 use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
 use super::{clients, keeper, local, process};
 
@@ -45,11 +46,11 @@ pub enum Unreachable {
     },
 }
 
-/// All slots and processes of a supervisor at one moment.
+/// All slots and processes at one moment.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    /// pid of the supervisor
-    pub supervisor: u32,
+    /// pid of our own supervisor, where that is who was asked
+    pub supervisor: Option<u32>,
     /// number of the newest news
     pub news: u64,
     /// all processes, by slot, then by start
@@ -59,6 +60,7 @@ pub struct Slots {
 /// A connection on which one thing at a time is asked.
 #[derive(Debug)]
 pub struct Client {
+    run: PathBuf,
     stream: BufReader<UnixStream>,
 }
 
@@ -77,51 +79,7 @@ impl Client {
             .set_read_timeout(patience)
             .and_then(|()| stream.set_write_timeout(patience))
             .map_err(|e| absent(e.to_string()))?;
-        Ok(Client { stream: BufReader::new(stream) })
-    }
-
-    /// All slots and processes, draining ones included.
-    ///
-    /// # Errors
-    /// [`Unreachable::Gone`].
-    pub fn slots(&mut self) -> Result<Slots, Unreachable> {
-        match self.ask(&Ask::Slots)? {
-            Answer::Slots { supervisor, news, workers } => Ok(Slots { supervisor, news, workers }),
-            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
-        }
-    }
-
-    /// Has `spec.slot` run `spec` for `event`: see [`Ask::Ensure`]. What comes of it is news.
-    ///
-    /// # Errors
-    /// [`Unreachable::Refused`]: the spec makes no sense. [`Unreachable::Gone`]: ask again.
-    pub fn ensure(&mut self, event: u64, spec: &WorkerSpec, force: bool) -> Result<(), Unreachable> {
-        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force, in_place: false })
-    }
-
-    /// As [`Client::ensure`], but the process that runs in `spec.slot` is told of `spec` and stays, where it takes
-    /// it.
-    ///
-    /// # Errors
-    /// As for [`Client::ensure`].
-    pub fn ensure_in_place(&mut self, event: u64, spec: &WorkerSpec) -> Result<(), Unreachable> {
-        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force: false, in_place: true })
-    }
-
-    /// Kills the candidates of `event`; there is no news about them.
-    ///
-    /// # Errors
-    /// [`Unreachable::Gone`]: ask again.
-    pub fn abandon(&mut self, event: u64) -> Result<(), Unreachable> {
-        self.tell(&Ask::Abandon { event })
-    }
-
-    /// Drains every slot that is not in `keep`, and closes the sockets no slot needs.
-    ///
-    /// # Errors
-    /// [`Unreachable::Gone`]: ask again.
-    pub fn settle(&mut self, keep: &[Slot]) -> Result<(), Unreachable> {
-        self.tell(&Ask::Settle { slots: keep.to_vec() })
+        Ok(Client { run: run.to_owned(), stream: BufReader::new(stream) })
     }
 
     /// Ends the supervisor; its workers serve on.
@@ -147,6 +105,38 @@ impl Client {
     }
 }
 
+impl ServiceManager for Client {
+    fn slots(&mut self) -> Result<Slots, Unreachable> {
+        match self.ask(&Ask::Slots)? {
+            Answer::Slots { supervisor, news, workers } => {
+                Ok(Slots { supervisor: Some(supervisor), news, workers })
+            }
+            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
+        }
+    }
+
+    fn ensure(&mut self, event: u64, spec: &WorkerSpec, force: bool) -> Result<(), Unreachable> {
+        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force, in_place: false })
+    }
+
+    fn ensure_in_place(&mut self, event: u64, spec: &WorkerSpec) -> Result<(), Unreachable> {
+        self.tell(&Ask::Ensure { event, spec: Box::new(spec.clone()), force: false, in_place: true })
+    }
+
+    fn abandon(&mut self, event: u64) -> Result<(), Unreachable> {
+        self.tell(&Ask::Abandon { event })
+    }
+
+    fn settle(&mut self, keep: &[Slot]) -> Result<(), Unreachable> {
+        self.tell(&Ask::Settle { slots: keep.to_vec() })
+    }
+
+    fn listen(&mut self, after: u64) -> Result<Box<dyn NewsSource>, Unreachable> {
+        // a connection that carries news answers nothing else
+        Ok(Box::new(news(&self.run, after)?))
+    }
+}
+
 fn read_line<T: serde::de::DeserializeOwned>(stream: &mut BufReader<UnixStream>) -> Result<T, Unreachable> {
     let gone = |why: String| Unreachable::Gone { why };
     let mut line = Vec::new();
@@ -165,25 +155,31 @@ pub struct NewsStream {
     ready: VecDeque<NewsLine>,
 }
 
-impl NewsStream {
-    /// Waits for the next news.
-    ///
-    /// # Errors
-    /// [`Unreachable::Gone`]: the supervisor ended; connect to the next one with the last number seen.
-    #[allow(clippy::should_implement_trait, reason = "it has no end, and an error ends it")]
-    pub fn next(&mut self) -> Result<(u64, News), Unreachable> {
-        loop {
-            if let Some(next) = self.next_within(Duration::from_secs(3600))? {
-                return Ok(next);
-            }
+/// Ends a [`NewsSource`] that another thread may be waiting for, when dropped.
+pub struct HangUp(Option<Box<dyn FnOnce() + Send>>);
+
+impl HangUp {
+    pub(super) fn by(end: impl FnOnce() + Send + 'static) -> HangUp {
+        HangUp(Some(Box::new(end)))
+    }
+}
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        if let Some(end) = self.0.take() {
+            end();
         }
     }
+}
 
-    /// The next news, or `None` where none comes within `limit`.
-    ///
-    /// # Errors
-    /// As for [`NewsStream::next`].
-    pub fn next_within(&mut self, limit: Duration) -> Result<Option<(u64, News)>, Unreachable> {
+impl NewsSource for NewsStream {
+    fn hang_up(&self) -> Option<HangUp> {
+        let stream = self.stream.try_clone().ok()?;
+        // gone already is as good
+        Some(HangUp::by(move || drop(stream.shutdown(std::net::Shutdown::Both))))
+    }
+
+    fn next_within(&mut self, limit: Duration) -> Result<Option<(u64, News)>, Unreachable> {
         let gone = |why: String| Unreachable::Gone { why };
         let deadline = super::clock::after(limit);
         loop {
@@ -207,12 +203,6 @@ impl NewsStream {
                 self.ready.push_back(serde_json::from_slice(&line).map_err(|e| gone(e.to_string()))?);
             }
         }
-    }
-
-    /// The descriptor to poll. Readable means that [`NewsStream::next_within`] will not wait long;
-    /// call it with a zero limit until it gives `None`, because one reading may bring several.
-    pub fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.stream)
     }
 }
 
@@ -238,24 +228,6 @@ pub fn news(run: &Path, after: u64) -> Result<NewsStream, Unreachable> {
     Ok(news)
 }
 
-/// Ends a [`NewsStream`] that another thread may be waiting for, when dropped.
-#[derive(Debug)]
-pub struct HangUp(UnixStream);
-
-impl Drop for HangUp {
-    fn drop(&mut self) {
-        // gone already is as good
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
-    }
-}
-
-impl NewsStream {
-    /// What ends this stream. Where there is no descriptor left, nothing does but the next news.
-    pub fn hang_up(&self) -> Option<HangUp> {
-        self.stream.try_clone().ok().map(HangUp)
-    }
-}
-
 /// A supervisor that is starting or has been found.
 #[derive(Debug)]
 pub struct Detached {
@@ -275,22 +247,26 @@ pub struct Detached {
 pub fn start_detached(program: &Path, run: &Path) -> Result<Detached, Unreachable> {
     let absent = |why: String| Unreachable::Absent { run: run.to_owned(), why };
     let dir = Dir::create_all(run, 0o755).map_err(|e| absent(e.to_string()))?;
-    if let Ok(slots) = Client::connect(run).and_then(|mut client| client.slots()) {
-        return Ok(Detached { pid: slots.supervisor, process: None });
+    if let Some(pid) = supervisor_of(run) {
+        return Ok(Detached { pid, process: None });
     }
     let mut child = keeper::start_daemon(program, "supervisor", &dir).map_err(absent)?;
-    let answer = keeper::await_daemon(&child, || Client::connect(run).ok()?.slots().ok());
+    let answer = keeper::await_daemon(&child, || supervisor_of(run));
     match answer {
-        Some(slots) if slots.supervisor == child.pid => {
+        Some(pid) if pid == child.pid => {
             process::reap_in_time(&child.pidfd).map_err(|e| absent(e.to_string()))?;
             Ok(Detached { pid: child.pid, process: Some(child.pidfd) })
         }
         other => {
             child.end();
             match other {
-                Some(slots) => Ok(Detached { pid: slots.supervisor, process: None }),
+                Some(pid) => Ok(Detached { pid, process: None }),
                 None => Err(absent(keeper::last_words(run, "supervisor"))),
             }
         }
     }
+}
+
+fn supervisor_of(run: &Path) -> Option<u32> {
+    Client::connect(run).ok()?.slots().ok()?.supervisor
 }

@@ -25,12 +25,12 @@ use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;
 use super::{clock, memory, oneshot, spawn, surroundings};
 
-mod tell;
+pub(super) mod tell;
 
 /// How often a ready file is looked for while something is starting.
 const FILE_POLL: Duration = Duration::from_millis(5);
 /// How much of a worker's last output is told with its end.
-const TAIL: u64 = 4 << 10;
+pub(super) const TAIL: u64 = 4 << 10;
 
 /// All processes of a run directory, their record and what they are given.
 pub(super) struct Crew {
@@ -66,12 +66,13 @@ struct Live {
 }
 
 /// A process that is being told: until when, and by what it is known that it has taken it.
-struct Telling {
-    deadline: Instant,
-    check: Check,
+pub(super) struct Telling {
+    pub(super) deadline: Instant,
+    pub(super) check: Check,
 }
 
-enum Check {
+/// What is waited for.
+pub(super) enum Check {
     /// told, or nothing to wait for
     None,
     File(PathBuf, FileMark),
@@ -86,7 +87,7 @@ enum Check {
 
 impl Check {
     /// When there is something to look for at the latest.
-    fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         match self {
             Check::None | Check::Told(_) | Check::Message => None,
             Check::File(..) => Some(clock::after(FILE_POLL)),
@@ -542,12 +543,12 @@ impl Crew {
 }
 
 /// Worker `n` as whoever is asked about it is told.
-fn subject(run: &Path, n: u64, pid: u32, spec: &WorkerSpec) -> Subject {
+pub(super) fn subject(run: &Path, n: u64, pid: u32, spec: &WorkerSpec) -> Subject {
     Subject { spec: spec.clone(), directory: run.join("p").join(n.to_string()), pid, run: run.to_owned() }
 }
 
 /// How a ready worker is looked after.
-fn watch(worker: &Worker) -> Check {
+pub(super) fn watch(worker: &Worker) -> Check {
     match &worker.spec.ready {
         Ready::Probe(probe) if worker.watched => Check::Ask(Asking::new(probe)),
         _ => Check::None,

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module is one of the two doors to processes")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -23,6 +24,7 @@ use crate::model::Address;
 use super::namespace::{self, NamespaceError};
 use super::sockets;
 use super::surroundings::Settings;
+use super::systemd::own::{self, Fetched, Own};
 
 /// The first descriptor of a passed socket, as in `sd_listen_fds(3)`.
 pub(super) const FIRST_FD: usize = 3;
@@ -59,6 +61,9 @@ pub(super) struct Start {
     pub(super) settings: Settings,
     /// be killed when the thread of this process that started us ends
     pub(super) die_with_parent: Option<u32>,
+    /// what is left to be done here, where a service manager starts it by itself
+    #[serde(default)]
+    pub(super) own: Option<Own>,
 }
 
 /// Whose network it is.
@@ -91,6 +96,9 @@ pub enum ExecError {
     /// the starter died before it had recorded us: nobody waits for this process
     #[error("the starter is gone")]
     Abandoned,
+    /// a candidate that has failed once; that is its verdict
+    #[error("it has failed already, and is not tried again")]
+    NotAgain,
     /// what came from the descriptor is no start
     #[error("cannot read what to start from descriptor {fd}: {why}")]
     Unreadable {
@@ -146,6 +154,7 @@ impl ExecError {
     pub fn report(&self) -> u8 {
         match self {
             ExecError::Abandoned => return 0,
+            ExecError::NotAgain => return own::NOT_AGAIN,
             other => {
                 let _ = writeln!(std::io::stderr(), "pointsman: {other}");
             }
@@ -157,27 +166,43 @@ impl ExecError {
 /// Becomes the program described on descriptor `fd`, which is read to its end first; our starters pass
 /// 0, which the program then finds to be /dev/null. Returns only on failure, and then the caller ends
 /// with [`ExecError::report`].
-pub fn run(fd: RawFd) -> ExecError {
-    match prepare(fd) {
+/// `notify` is the `NOTIFY_SOCKET` of whoever started this process: where the program is to tell them, it gets it.
+pub fn run(fd: RawFd, notify: Option<&OsStr>) -> ExecError {
+    match prepare(fd, notify) {
         Ok((start, mappings)) => become_it(&start, mappings),
         Err(error) => error,
     }
 }
 
 /// Sets this process up: first what takes rights, then whom it shall be, then the rest, as that user.
-fn prepare(fd: RawFd) -> Result<(Start, Vec<FdMapping>), ExecError> {
+fn prepare(fd: RawFd, notify: Option<&OsStr>) -> Result<(Start, Vec<FdMapping>), ExecError> {
     let unreadable = |why: String| ExecError::Unreadable { fd, why };
     let bytes = crate::fsx::read_path(Path::new(&format!("/proc/self/fd/{fd}")), LIMIT)
         .map_err(|e| unreadable(e.to_string()))?;
     if bytes.is_empty() {
         return Err(ExecError::Abandoned);
     }
-    let start: Start = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+    let mut start: Start = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
     let setup = |what: &str| {
         let what = what.to_owned();
         move |e: rustix::io::Errno| ExecError::Setup { what, why: e.to_string() }
     };
-    rustix::process::setsid().map_err(setup("start a session"))?;
+    match (&start.own, rustix::process::setsid()) {
+        (_, Ok(_)) => {}
+        // a service manager has given it one
+        (Some(_), Err(rustix::io::Errno::PERM)) => {}
+        (_, Err(error)) => return Err(setup("start a session")(error)),
+    }
+    let fetched = match start.own.take() {
+        Some(own) => {
+            let mut fetched = own.prepare(&start.settings)?;
+            start.env.extend(fetched.told.take());
+            let notify = notify.filter(|_| own.notifies).and_then(OsStr::to_str);
+            start.env.extend(notify.map(|socket| ("NOTIFY_SOCKET".to_owned(), socket.to_owned())));
+            fetched
+        }
+        None => Fetched::default(),
+    };
     match &start.network {
         Some(Network::Own { addresses }) => namespace::own_network(addresses)?,
         Some(Network::Of { pid }) => namespace::join_network(*pid)?,
@@ -187,7 +212,7 @@ fn prepare(fd: RawFd) -> Result<(Start, Vec<FdMapping>), ExecError> {
         namespace::enter(&mount.source, &mount.target)?;
     }
     start.settings.limit()?;
-    let mappings = mappings(&start)?;
+    let mappings = mappings(&start, fetched)?;
     start.settings.become_somebody()?;
     if let Some(parent) = start.die_with_parent {
         // after the namespace and the user: a change of credentials would clear it
@@ -285,16 +310,18 @@ fn become_it(start: &Start, mappings: Vec<FdMapping>) -> ExecError {
     not_become(program, &command.exec())
 }
 
-/// The sockets that are bound here, and what is shut off.
-fn mappings(start: &Start) -> Result<Vec<FdMapping>, ExecError> {
-    let mut mappings = Vec::new();
+/// The sockets that are fetched or bound here, and what is shut off.
+fn mappings(start: &Start, fetched: Fetched) -> Result<Vec<FdMapping>, ExecError> {
+    let given = start.sockets + fetched.sockets.len();
+    let mapping = |(index, parent_fd)| FdMapping { parent_fd, child_fd: (FIRST_FD + index) as RawFd };
+    let mut mappings: Vec<FdMapping> = fetched.sockets.into_iter().enumerate().map(mapping).collect();
     for (index, address) in start.bind.iter().enumerate() {
-        let child_fd = (FIRST_FD + start.sockets + index) as RawFd;
+        let child_fd = (FIRST_FD + given + index) as RawFd;
         let parent_fd =
             sockets::bind(address).map_err(|why| ExecError::NoSocket { address: address.clone(), why })?;
         mappings.push(FdMapping { parent_fd, child_fd });
     }
-    let strangers = strangers(start.sockets + start.bind.len()).map_err(shut)?;
+    let strangers = strangers(given + start.bind.len()).map_err(shut)?;
     let highest = mappings.iter().chain(&strangers).map(|mapping| mapping.child_fd).max();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     // two more while they are put in place

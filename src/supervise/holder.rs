@@ -3,10 +3,11 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fsx::{Dir, FsError};
 
+use super::fdstore::{self, Store};
 use super::local;
 
 const SOCKET: &str = "holder.sock";
@@ -72,17 +74,43 @@ struct Reply {
     error: Option<String>,
 }
 
-/// Keeps sockets for the clients of `<run>/holder.sock` until it is killed. Outlives its clients.
+/// What a holder is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// the run directory
+    pub run: PathBuf,
+    /// our own binary
+    pub program: PathBuf,
+    /// the `NOTIFY_SOCKET` of the service manager that keeps what is kept, where there is one
+    pub notify: Option<OsString>,
+    /// what that one had kept is on stdin
+    pub stored: bool,
+}
+
+/// Keeps sockets for the clients of `<run>/holder.sock` until it is killed. Outlives its clients. Where a service
+/// manager has started it, that one keeps everything, too, and gives it to the next one.
 ///
 /// # Errors
 /// [`DaemonError::Taken`] where the run directory has a holder; else the directory cannot be used.
-pub fn run(run: &Path) -> Result<std::convert::Infallible, DaemonError> {
+pub fn run(config: &Config) -> Result<std::convert::Infallible, DaemonError> {
+    let run = config.run.as_path();
+    let what = "take over what the service manager has kept";
+    let takes = |e: std::io::Error| DaemonError::System { what, why: e.to_string() };
+    let mut kept: BTreeMap<String, OwnedFd> = BTreeMap::new();
+    if config.stored {
+        kept.extend(fdstore::from_stdin().map_err(takes)?);
+    } else {
+        let words = ["holder", "--run"].map(OsStr::new);
+        let words = [words[0], words[1], run.as_os_str(), OsStr::new("--stored")];
+        fdstore::hand_on(&config.program, &words).map_err(takes)?;
+    }
+    let store = Store::at(config.notify.as_deref());
     let dir = Dir::create_all(run, 0o755)?;
     let _lock = local::claim(&dir, LOCK, SOCKET, SocketType::SEQPACKET)?
-        .map_err(|who| DaemonError::Taken { what: "holder", run: run.to_owned(), who })?;
+        .map_err(|who| DaemonError::Taken { what: "holder", run: config.run.clone(), who })?;
     let listener = local::bind(&dir, SOCKET, SocketType::SEQPACKET, 0o600)?;
     tracing::info!(run = %run.display(), "holder is up");
-    let mut kept: BTreeMap<String, OwnedFd> = BTreeMap::new();
+    store.ready();
     let mut clients: Vec<OwnedFd> = Vec::new();
     loop {
         let mut fds = vec![PollFd::new(&listener, PollFlags::IN)];
@@ -94,7 +122,7 @@ pub fn run(run: &Path) -> Result<std::convert::Infallible, DaemonError> {
         let woken: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         let mut turn = woken[1..].iter();
-        clients.retain(|client| !turn.next().copied().unwrap_or(false) || serve(client, &mut kept));
+        clients.retain(|client| !turn.next().copied().unwrap_or(false) || serve(client, &mut kept, &store));
         if woken[0] {
             clients.extend(local::accept(&listener));
         }
@@ -102,7 +130,7 @@ pub fn run(run: &Path) -> Result<std::convert::Infallible, DaemonError> {
 }
 
 /// Answers one request; false where the client is to be let go.
-fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>) -> bool {
+fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>, store: &Store) -> bool {
     let (bytes, fd) = match receive(client, RecvFlags::DONTWAIT) {
         Ok((bytes, _)) if bytes.is_empty() => return false,
         Ok(packet) => packet,
@@ -114,6 +142,7 @@ fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>) -> bool {
     match (serde_json::from_slice(&bytes), fd) {
         (Ok(Request::Put(name)), Some(fd)) => {
             tracing::info!(name, "keeps a socket");
+            store.keep(&name, &fd);
             kept.insert(name, fd);
         }
         (Ok(Request::Put(_)), None) => reply.error = Some("no socket came with it".to_owned()),
@@ -123,6 +152,7 @@ fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>) -> bool {
         },
         (Ok(Request::Drop(name)), _) => {
             tracing::info!(name, "lets a socket go");
+            store.forget(&name);
             kept.remove(&name);
         }
         (Ok(Request::List), _) => reply.names = kept.keys().cloned().collect(),
@@ -210,7 +240,12 @@ impl Holder {
     }
 }
 
-fn send(to: &OwnedFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>, flags: SendFlags) -> Result<(), Errno> {
+pub(super) fn send(
+    to: &OwnedFd,
+    bytes: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+    flags: SendFlags,
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = fd.map(|fd| [fd]);
@@ -220,7 +255,7 @@ fn send(to: &OwnedFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>, flags: SendFlags
     rustix::net::sendmsg(to, &[IoSlice::new(bytes)], &mut control, flags | SendFlags::NOSIGNAL).map(drop)
 }
 
-fn receive(from: &OwnedFd, flags: RecvFlags) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
+pub(super) fn receive(from: &OwnedFd, flags: RecvFlags) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
     let mut bytes = vec![0u8; PACKET];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

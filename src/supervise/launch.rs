@@ -116,6 +116,7 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         directory,
         settings: Settings::default(),
         die_with_parent: given.parent,
+        own: None,
     })
 }
 
@@ -182,6 +183,7 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
         directory,
         settings: Settings::default(),
         die_with_parent: None,
+        own: None,
     })
 }
 

@@ -4,9 +4,11 @@
 //! |---|---|---|
 //! | `pointsman __exec FD` | [`exec::run`] | what every process we start is before it becomes itself |
 //! | `pointsman supervisor --run DIR` | [`supervisor::run`] | owns what runs; may die: workers serve on, the next adopts them |
+//! | `pointsman __ready FILE PID` | [`await_ready`] | ends when a worker that systemd has started is ready, or is not |
 //! | `pointsman holder --run DIR` | [`holder::run`] | keeps a duplicate of every listening socket |
 //!
-//! A manager speaks to the supervisor through [`client`] and runs loaders and checks by itself with
+//! A manager speaks to whoever looks after the workers through [`ServiceManager`], which [`client`] is for our own
+//! supervisor, and runs loaders and checks by itself with
 //! [`oneshot`],
 //! and the live canary with [`canary`]. The rules are in `spec/workers.md`; tests carry their numbers.
 
@@ -26,6 +28,7 @@ pub mod surroundings;
 mod clients;
 mod clock;
 mod crew;
+mod fdstore;
 mod http;
 mod keeper;
 mod launch;
@@ -37,14 +40,17 @@ mod output;
 mod process;
 mod readiness;
 mod record;
+mod service_manager;
 mod slots;
 mod sockets;
 mod spawn;
+mod systemd;
 mod tries;
 mod wire;
 
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, is_signal, send, start_of as process_start, uptime};
-pub use record::{last_event, recorded};
+pub use service_manager::{NewsSource, ServiceManager, Started, Workers};
+pub use systemd::await_ready;
 pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};

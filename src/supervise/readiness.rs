@@ -90,7 +90,7 @@ pub(super) fn speaks_for(sender: u32, pid: u32) -> bool {
 }
 
 /// Which file was at a path, and in which state: equal marks are the same untouched file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct FileMark(Option<((u64, u64), i128)>);
 
 impl FileMark {

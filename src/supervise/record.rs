@@ -10,12 +10,12 @@ use crate::fsx::{Dir, FsError};
 use super::slots::Table;
 use super::wire::WorkerReport;
 
-const NAME: &str = "supervisor.json";
-const TEMPORARY: &str = ".supervisor.json.new";
+pub(super) const NAME: &str = "supervisor.json";
 
 /// The record in a run directory.
 pub(super) struct Record {
     run: Dir,
+    name: &'static str,
     boot: String,
     /// which directory it is: what was copied elsewhere with it are the processes of the original
     place: (u64, u64),
@@ -31,20 +31,25 @@ struct Saved<T> {
 }
 
 impl Record {
-    /// The record in `run`, which need not be there yet.
+    /// The supervisor's record in `run`, which need not be there yet.
     pub(super) fn open(run: Dir) -> Result<Record, FsError> {
+        Record::named(run, NAME)
+    }
+
+    /// The record of that name.
+    pub(super) fn named(run: Dir, name: &'static str) -> Result<Record, FsError> {
         let boot = crate::fsx::read_path(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
         let place = run.own_meta()?.identity;
-        Ok(Record { run, boot: String::from_utf8_lossy(&boot).trim().to_owned(), place })
+        Ok(Record { run, name, boot: String::from_utf8_lossy(&boot).trim().to_owned(), place })
     }
 
     /// The table and the number of the last news; nothing where there is none of this boot and directory.
     pub(super) fn load(&self) -> Result<(Table, u64), FsError> {
-        let Some(bytes) = crate::fsx::optional(self.run.read(NAME, 64 << 20))? else {
+        let Some(bytes) = crate::fsx::optional(self.run.read(self.name, 64 << 20))? else {
             return Ok(Default::default());
         };
         let saved = serde_json::from_slice::<Saved<Table>>(&bytes)
-            .map_err(|e| FsError::new("understand", self.run.path().join(NAME), e))?;
+            .map_err(|e| FsError::new("understand", self.run.path().join(self.name), e))?;
         let current = Some(saved).filter(|saved| saved.boot == self.boot && saved.place == self.place);
         Ok(current.map_or_else(Default::default, |saved| (saved.table, saved.news)))
     }
@@ -53,10 +58,11 @@ impl Record {
     pub(super) fn save(&self, table: &Table, news: u64) -> Result<(), FsError> {
         let saved = Saved { boot: self.boot.clone(), place: self.place, news, table };
         let bytes = serde_json::to_vec(&saved).expect("the record is plain data");
-        self.run.remove_tree(TEMPORARY)?;
-        let mut file = self.run.create_file(TEMPORARY, 0o600)?;
-        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(TEMPORARY), e))?;
-        self.run.rename(TEMPORARY, &self.run, NAME)
+        let temporary = format!(".{}.new", self.name);
+        self.run.remove_tree(&temporary)?;
+        let mut file = self.run.create_file(&temporary, 0o600)?;
+        file.write_all(&bytes).map_err(|e| FsError::new("write", self.run.path().join(&temporary), e))?;
+        self.run.rename(&temporary, &self.run, self.name)
     }
 }
 
@@ -65,17 +71,17 @@ impl Record {
 ///
 /// # Errors
 /// A record that cannot be read: nobody knows what runs.
-pub fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
+pub(super) fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
     match crate::fsx::optional(Dir::open(run))? {
         Some(dir) => Ok(Record::open(dir)?.load()?.0.report()),
         None => Ok(Vec::new()),
     }
 }
 
-/// The highest number of an event that a supervisor of `run` has started or told anything for in this boot, as far
-/// as it remembers; 0 where it remembers none, or its record cannot be read.
-pub fn last_event(run: &Path) -> u64 {
-    let load = || Ok::<_, FsError>(Record::open(Dir::open(run)?)?.load()?.0.last_event());
+/// The highest number of an event that whoever keeps the record `name` in `run` has started or told anything for in
+/// this boot, as far as it remembers; 0 where it remembers none, or it cannot be read.
+pub(super) fn last_event(run: &Path, name: &'static str) -> u64 {
+    let load = || Ok::<_, FsError>(Record::named(Dir::open(run)?, name)?.load()?.0.last_event());
     load().unwrap_or_default()
 }
 

@@ -152,6 +152,11 @@ impl Table {
         self.workers.get_mut(&n)
     }
 
+    /// Whether nothing runs, and nothing is to.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.workers.is_empty()
+    }
+
     /// All processes by number.
     pub(super) fn workers(&self) -> impl Iterator<Item = (u64, &Worker)> {
         self.workers.iter().map(|(n, worker)| (*n, worker))
@@ -417,6 +422,52 @@ impl Table {
             }
         }
         self.forget_empty();
+        acts
+    }
+
+    /// The accepted process `n` has ended for the reason `why`, and whoever keeps it starts it again under the same
+    /// number.
+    pub(super) fn fell(&mut self, n: u64, why: String) -> Vec<Act> {
+        let Some(worker) = self.workers.get_mut(&n).filter(|w| w.role == Role::Accepted) else {
+            return Vec::new();
+        };
+        (worker.ready, worker.pid, worker.started, worker.unwell) = (false, None, None, None);
+        let telling = worker.telling.take();
+        let (slot, generation) = (worker.spec.slot.clone(), worker.spec.generation);
+        let Some(place) = self.places.get_mut(&slot) else { return Vec::new() };
+        let Some(accepted) = &mut place.accepted else { return Vec::new() };
+        place.exits += 1;
+        accepted.exits += 1;
+        place.note.clone_from(&why);
+        let mut acts = vec![Act::Tell(match accepted.awaited.take() {
+            Some(event) => News::Failed { slot: slot.clone(), event, generation, why },
+            None => News::Exited { slot: slot.clone(), event: accepted.event, generation, why },
+        })];
+        if let Some(Telling { event, spec }) = telling {
+            acts.push(Act::Hush(n));
+            acts.extend(self.bring(event, spec, Some("it ended".to_owned())));
+        }
+        acts
+    }
+
+    /// What is to be done for slots in which nothing is on its way: whose turn it is, and what waits for its next
+    /// start.
+    pub(super) fn resume(&mut self) -> Vec<Act> {
+        let slots: Vec<Slot> = self.places.keys().cloned().collect();
+        let workers =
+            self.workers.values().filter(|worker| worker.held).map(|worker| worker.spec.slot.clone());
+        let mut slots: BTreeSet<Slot> = slots.into_iter().chain(workers).collect();
+        let mut acts = Vec::new();
+        for slot in std::mem::take(&mut slots) {
+            let next = match self.takes_turns(&slot) {
+                true => self.next_turn(&slot),
+                false => self.fall_back(slot),
+            };
+            match next {
+                Some(Act::Restart(slot, _)) => acts.push(Act::Restart(slot, Duration::ZERO)),
+                other => acts.extend(other),
+            }
+        }
         acts
     }
 

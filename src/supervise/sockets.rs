@@ -12,7 +12,7 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::PidfdGetfdFlags;
 
-use crate::fsx::{Dir, EntryKind, FsError};
+use crate::fsx::{Dir, EntryKind, FsError, Lock};
 use crate::model::{Address, Listen};
 
 use super::holder::{Holder, HolderError};
@@ -29,6 +29,9 @@ pub(super) enum SocketError {
     #[error("cannot take over the sockets of process {pid} (`listen: inherit` needs the right to): {why}")]
     Take { pid: u32, why: String },
 }
+
+/// What the keys of leases begin with.
+const LEASE: &str = "lease:";
 
 /// Everything held, by key: the address as text, or `inherit:GROUP:ADDRESS`.
 #[derive(Default)]
@@ -71,6 +74,17 @@ impl Sockets {
             keys.push(key);
         }
         Ok(keys)
+    }
+
+    /// Holds a lease on the directory `path`, as if it were a socket, where that is not held yet; its key.
+    /// `None`: it is not to be had.
+    pub(super) fn lease(&mut self, path: &Path, holder: Option<&Holder>) -> Option<String> {
+        let key = lease_key(path);
+        if !self.held.contains_key(&key) {
+            let lock = Lock::lease(path).ok()??;
+            self.keep(key.clone(), lock.into(), holder);
+        }
+        Some(key)
     }
 
     /// The keys of what processes of `group` have bound themselves.
@@ -132,7 +146,9 @@ impl Sockets {
     pub(super) fn retain(&mut self, needed: &BTreeSet<String>, holder: Option<&Holder>) {
         let gone: Vec<String> = self.held.keys().filter(|key| !needed.contains(*key)).cloned().collect();
         for key in gone {
-            tracing::info!(address = key, "listens no more");
+            if !key.starts_with(LEASE) {
+                tracing::info!(address = key, "listens no more");
+            }
             self.held.remove(&key);
             if let Some(path) = key.strip_prefix("unix://") {
                 let _ = rustix::fs::unlink(path);
@@ -141,6 +157,13 @@ impl Sockets {
                 tracing::warn!(%error, "a socket stays in the holder");
             }
         }
+    }
+
+    /// Lets go of every lease that is not in `needed`.
+    pub(super) fn release(&mut self, needed: &BTreeSet<String>, holder: Option<&Holder>) {
+        let mut needed = needed.clone();
+        needed.extend(self.held.keys().filter(|key| !key.starts_with(LEASE)).cloned());
+        self.retain(&needed, holder);
     }
 
     fn keep(&mut self, key: String, fd: OwnedFd, holder: Option<&Holder>) {
@@ -152,7 +175,13 @@ impl Sockets {
     }
 }
 
-fn inherit_prefix(group: &str) -> String {
+/// The key of a lease on the directory `path`.
+pub(super) fn lease_key(path: &Path) -> String {
+    format!("{LEASE}{}", path.display())
+}
+
+/// What the keys of sockets that processes of `group` have bound begin with.
+pub(super) fn inherit_prefix(group: &str) -> String {
     format!("inherit:{group}:")
 }
 

@@ -180,7 +180,7 @@ impl Supervisor {
 }
 
 /// What is wrong with a spec that could not run by itself.
-fn wrong(spec: &WorkerSpec) -> Option<String> {
+pub(super) fn wrong(spec: &WorkerSpec) -> Option<String> {
     let group = &spec.slot.group;
     if group.is_empty() || group.len() > 100 || group.starts_with('.') || group.contains(['/', '\0', ':']) {
         return Some(format!("`{group}` is no name for a group"));

@@ -119,6 +119,11 @@ impl Settings {
         self.memory.is_some()
     }
 
+    /// Leaves its memory to whoever starts it.
+    pub(super) fn without_memory(self) -> Settings {
+        Settings { memory: None, ..self }
+    }
+
     /// Whom it becomes, where that is somebody else; only root can.
     fn other(&self) -> Option<&Identity> {
         self.identity.as_ref().filter(|_| crate::fsx::effective_uid() == 0)

@@ -18,9 +18,9 @@ use super::probe::{self, Subject};
 
 /// The first try comes this long after the start, since few programs are ready at once; the next ones take
 /// twice as long each.
-const FIRST: Duration = Duration::from_millis(10);
+pub(super) const FIRST: Duration = Duration::from_millis(10);
 /// And at most this long.
-const SLOWEST: Duration = Duration::from_millis(500);
+pub(super) const SLOWEST: Duration = Duration::from_millis(500);
 /// How often a ready worker is asked through probation,
 const WATCH: Duration = Duration::from_secs(1);
 /// how soon again after a no,

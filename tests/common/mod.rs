@@ -10,6 +10,7 @@
 pub mod actor;
 pub mod load;
 pub mod nginx;
+pub mod systemd;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,10 @@ impl Sandbox {
     pub fn new() -> Sandbox {
         let sandbox = Sandbox::bare();
         sandbox.run(&["init", "--pipeline", "pushed"], 0);
+        if let Some(backend) = systemd::backend() {
+            let host = format!("pipeline: pushed\nservice_manager: {backend}\n");
+            std::fs::write(sandbox.path("store/host.yaml"), host).unwrap();
+        }
         sandbox
     }
 
@@ -64,6 +69,10 @@ impl Sandbox {
         let mut command = Command::new(PROGRAM);
         command.arg("--store").arg(self.path("store")).args(args).current_dir(self.dir.path()).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        if systemd::backend().is_some() {
+            let bus = ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
+            command.envs(bus.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        }
         command.stdin(Stdio::null());
         command
     }
@@ -114,7 +123,7 @@ impl Sandbox {
     pub fn start_manager(&mut self) -> u32 {
         let pid = self.spawn_manager();
         self.wait("the manager is at work", |status| {
-            status["manager"]["pid"] == pid && status["supervisor"].is_u64()
+            status["manager"]["pid"] == pid && (status["supervisor"].is_u64() || systemd::backend().is_some())
         });
         self.wait("nothing is left to do", |status| status["activation"].is_null());
         pid
@@ -229,6 +238,7 @@ impl Sandbox {
 
     /// Kills everything that runs on this sandbox, at once.
     pub fn kill_everything(&mut self) {
+        systemd::stop_units(&self.path("store/run"));
         for _ in 0..50 {
             let pids = self.processes();
             if pids.is_empty() {

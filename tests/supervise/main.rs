@@ -5,6 +5,9 @@ mod asked;
 mod handoff;
 mod oneshots;
 mod stage;
+mod systemd;
+#[path = "../common/systemd.rs"]
+mod systemd_of_tests;
 mod told;
 
 use std::fs;
@@ -256,7 +259,7 @@ fn w13_the_next_supervisor_adopts_what_runs() {
 fn w13_the_workers_serve_on_when_the_supervisor_is_told_to_quit() {
     let mut stage = Stage::new();
     let process = stage.ready(1, &stage.spec(1, PLAIN));
-    stage.client().quit().unwrap();
+    stage.supervisor().quit().unwrap();
     stage.kill_supervisor();
     assert!(process.lives());
     stage.up();
@@ -276,7 +279,8 @@ fn w13_a_lease_is_held_while_a_worker_lives() {
     stage.client().settle(&[]).unwrap();
     until("the lease is let go", || (!held(&spec)).then_some(()));
     spec.leases = vec![stage.path().join("collected")];
-    assert!(matches!(stage.ensure(2, &spec), News::Failed { why, .. } if why.contains("is not there")));
+    let News::Failed { why, .. } = stage.ensure(2, &spec) else { panic!() };
+    assert!(why.contains("is not there"), "{why}");
 }
 
 #[test]
@@ -284,7 +288,7 @@ fn w14_there_is_one_supervisor_and_it_answers_whatever_others_do() {
     let stage = Stage::new();
     let output = Command::new(PROGRAM).args(["supervisor", "--run"]).arg(stage.run()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let pid = stage.client().slots().unwrap().supervisor;
+    let pid = stage.client().slots().unwrap().supervisor.unwrap();
     assert!(!output.status.success() && said.contains(&format!("already: process {pid}")), "{said}");
 
     let socket = stage.run().join("supervisor.sock");

@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, Slot};
-use pointsman::supervise::client::{self, Client, NewsStream};
-use pointsman::supervise::{Launch, News, WorkerReport, WorkerSpec, WorkerState};
+use pointsman::model::{
+    Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, ServiceManagerChoice, Slot,
+};
+use pointsman::supervise::client::Client;
+use pointsman::supervise::{
+    Launch, News, NewsSource, ServiceManager, WorkerReport, WorkerSpec, WorkerState, Workers,
+};
 use rustix::process::{Pid, Signal};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
@@ -18,6 +22,9 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
 pub struct Stage {
     dir: tempfile::TempDir,
     supervisor: Option<Child>,
+    workers: Option<Workers>,
+    /// whoever looks after the workers is needed as long as the stage is there
+    held: Option<Box<dyn ServiceManager>>,
 }
 
 /// A process by pid and start time: no zombie and no later namesake is taken for it.
@@ -64,9 +71,14 @@ impl Stage {
     pub fn new() -> Stage {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut stage = Stage { dir, supervisor: None };
+        let mut stage = Stage { dir, supervisor: None, workers: None, held: None };
         stage.up();
         stage
+    }
+
+    fn choice() -> ServiceManagerChoice {
+        let said = crate::systemd_of_tests::backend().unwrap_or_else(|| "supervisor".to_owned());
+        ServiceManagerChoice::ALL.into_iter().find(|choice| choice.to_string() == said).unwrap()
     }
 
     pub fn path(&self) -> &Path {
@@ -78,6 +90,15 @@ impl Stage {
     }
 
     pub fn up(&mut self) {
+        let choice = Stage::choice();
+        if choice != ServiceManagerChoice::Supervisor {
+            fs::create_dir_all(self.run()).unwrap();
+            let workers = Workers::of(&self.run(), PROGRAM.as_ref(), choice, true);
+            let mut client = workers.reach().unwrap();
+            client.listen(0).unwrap();
+            (self.workers, self.held) = (Some(workers), Some(client));
+            return;
+        }
         let log = || {
             fs::File::options()
                 .create(true)
@@ -97,17 +118,27 @@ impl Stage {
     }
 
     pub fn kill_supervisor(&mut self) {
+        if self.held.take().is_some() {
+            return;
+        }
         let mut child = self.supervisor.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    pub fn client(&self) -> Client {
+    pub fn client(&self) -> Box<dyn ServiceManager> {
+        match &self.workers {
+            Some(workers) => workers.reach().unwrap(),
+            None => Box::new(self.supervisor()),
+        }
+    }
+
+    pub fn supervisor(&self) -> Client {
         Client::connect(&self.run()).unwrap()
     }
 
-    pub fn news(&self, after: u64) -> NewsStream {
-        client::news(&self.run(), after).unwrap()
+    pub fn news(&self, after: u64) -> Box<dyn NewsSource> {
+        self.client().listen(after).unwrap()
     }
 
     pub fn slots(&self) -> Vec<WorkerReport> {
@@ -199,6 +230,13 @@ impl Drop for Stage {
             eprintln!("{}", fs::read_to_string(self.dir.path().join("supervisor.log")).unwrap_or_default());
             eprintln!("{}", self.log());
         }
+        if self.workers.is_some() {
+            if self.held.is_none() {
+                self.up();
+            }
+            self.client().settle(&[]).unwrap();
+            return;
+        }
         let workers = Client::connect(&self.run()).and_then(|mut client| client.slots());
         let workers = match workers {
             Ok(slots) => slots.workers,
@@ -227,7 +265,7 @@ pub fn id(generation: u8) -> GenerationId {
     format!("{generation:02x}").repeat(32).parse().unwrap()
 }
 
-pub fn news_of(news: &mut NewsStream) -> News {
+pub fn news_of(news: &mut Box<dyn NewsSource>) -> News {
     news.next_within(Duration::from_secs(15)).unwrap().expect("news within 15 s").1
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::fsx::FsError;
+use crate::fsx::{Dir, FsError};
 use crate::model::{Probe, Ready, Tell};
 use crate::supervise::launch::Given;
 use crate::supervise::readiness::FileMark;
@@ -22,7 +22,7 @@ impl Crew {
             return Err("it is not there".to_owned());
         };
         self.lease_for(&spec)?;
-        self.link(n, &spec).map_err(|e| chain(&e))?;
+        link(&self.run, n, &spec).map_err(|e| chain(&e))?;
         let Some(live) = self.live.get_mut(&n) else { return Ok(()) };
         let pid = live.pid;
         let subject = subject(self.tries.run(), n, pid, &spec);
@@ -65,7 +65,7 @@ impl Crew {
         let Some(live) = self.live.get_mut(&n) else { return };
         live.telling = None;
         let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return };
-        if let Err(error) = self.link(n, &spec) {
+        if let Err(error) = link(&self.run, n, &spec) {
             tracing::warn!(slot = %spec.slot, error = chain(&error), "its links are not what it has accepted");
         }
     }
@@ -122,17 +122,17 @@ impl Crew {
             }
         }
     }
+}
 
-    /// Has the links of process `n` lead to what `spec` runs, each in one step.
-    fn link(&self, n: u64, spec: &WorkerSpec) -> Result<(), FsError> {
-        let directory = self.run.dir(Path::new("p").join(n.to_string()))?;
-        let loaded = spec.launch.loaded.as_ref().map(|loaded| ("loaded", loaded));
-        for (name, target) in [("config", &spec.launch.config)].into_iter().chain(loaded) {
-            let temporary = format!(".{name}.new");
-            directory.remove_tree(&temporary)?;
-            directory.symlink(target, &temporary)?;
-            directory.rename(&temporary, &directory, name)?;
-        }
-        Ok(())
+/// Has the links in the directory of process `n` lead to what `spec` runs, each in one step.
+pub(in crate::supervise) fn link(run: &Dir, n: u64, spec: &WorkerSpec) -> Result<(), FsError> {
+    let directory = run.dir(Path::new("p").join(n.to_string()))?;
+    let loaded = spec.launch.loaded.as_ref().map(|loaded| ("loaded", loaded));
+    for (name, target) in [("config", &spec.launch.config)].into_iter().chain(loaded) {
+        let temporary = format!(".{name}.new");
+        directory.remove_tree(&temporary)?;
+        directory.symlink(target, &temporary)?;
+        directory.rename(&temporary, &directory, name)?;
     }
+    Ok(())
 }

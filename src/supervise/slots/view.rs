@@ -56,6 +56,8 @@ impl Table {
             let state = match (worker.role, worker.ready) {
                 (Role::Leaving, _) => WorkerState::Draining,
                 (_, true) => WorkerState::Ready,
+                // whoever keeps it starts it again
+                (Role::Accepted, false) if worker.pid.is_none() => WorkerState::Failed,
                 (_, false) => WorkerState::Starting,
             };
             all.push((
