@@ -54,6 +54,7 @@ fn d4_nginx_is_replaced_under_load_refused_and_rolled_back_and_nobody_of_us_stay
         (&serde_json::Value::Null, &serde_json::Value::Null)
     );
     assert_eq!(status["service_manager"], backend().unwrap());
+    assert_eq!(status["advice"], serde_json::json!([]), "nobody is missing");
     let before = sandbox.workers();
     assert_eq!(
         (before.len(), units(&sandbox, "worker@*").len(), units(&sandbox, "holder*").len()),

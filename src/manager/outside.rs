@@ -456,7 +456,9 @@ impl Outside<'_> {
         loop {
             let answer = self.client().and_then(|mut client| Ok((ask(&mut *client)?, client)));
             match answer.map(|(answer, client)| (client, answer)) {
-                Err(Unreachable::Absent { .. } | Unreachable::Gone { .. }) if clock::instant() < until => {
+                Err(
+                    Unreachable::Absent { .. } | Unreachable::NoSystemd { .. } | Unreachable::Gone { .. },
+                ) if clock::instant() < until => {
                     std::thread::sleep(LOOK);
                 }
                 answer => return answer,

@@ -122,10 +122,7 @@ pub enum ManagerError {
         why: String,
     },
     /// worker steps need a supervisor, and none answers
-    #[error(
-        "the workers of this service need a supervisor, and none answers; \
-         run `pointsman manager`, or `--pointer-only` to move nothing but the pointer"
-    )]
+    #[error("{}; or `--pointer-only` to move nothing but the pointer", unserved(.0))]
     NoSupervisor(#[source] Unreachable),
     /// the same, of what has no step without workers
     #[error(
@@ -156,6 +153,19 @@ pub enum ManagerError {
     /// signals could not be caught
     #[error("cannot catch signals")]
     Signals(#[source] std::io::Error),
+}
+
+/// What is missing for the workers, and what to do.
+fn unserved(why: &Unreachable) -> &'static str {
+    match why {
+        Unreachable::Absent { .. } | Unreachable::Gone { .. } => {
+            "the workers of this service need a supervisor, and none answers; run `pointsman manager`"
+        }
+        Unreachable::NoSystemd { .. } => {
+            "the workers of this service need systemd; see that it and D-Bus run, or choose another `service_manager` in the host file"
+        }
+        Unreachable::Refused { .. } => "the workers of this service cannot be asked for",
+    }
 }
 
 impl From<StoreError> for ManagerError {

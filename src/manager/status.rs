@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
-use crate::model::{GenerationId, PushRecord, Request, Slot, Stage, Verdict, Veto};
+use crate::model::{GenerationId, PushRecord, Request, ServiceManagerChoice, Slot, Stage, Verdict, Veto};
 use crate::supervise::{WorkerReport, WorkerState, facts, process_start};
 
 use super::outside::chain;
@@ -236,7 +236,9 @@ fn advice(report: &StatusReport) -> Vec<String> {
         if let Some(activation) = &report.activation {
             advice.push(format!("event {} waits for an engine: `pointsman manager`", activation.event));
         }
-        if report.supervisor.is_none() && report.current.is_some() && !report.workers.is_empty() {
+        let ours = report.service_manager == ServiceManagerChoice::Supervisor.to_string();
+        let unseen = ours && report.supervisor.is_none() && !report.workers.is_empty();
+        if unseen && report.current.is_some() {
             advice.push("no supervisor answers: `pointsman manager` starts one".to_owned());
         }
     }

@@ -32,14 +32,20 @@ pub enum Unreachable {
         /// the reason
         why: String,
     },
+    /// systemd does not answer, or somebody else has its hands on the units of this run directory
+    #[error("systemd cannot be asked: {why}")]
+    NoSystemd {
+        /// the reason
+        why: String,
+    },
     /// the connection broke before the answer came; what was asked may have been done
-    #[error("the supervisor is gone: {why}")]
+    #[error("whoever looks after the workers is gone: {why}")]
     Gone {
         /// the reason
         why: String,
     },
     /// it answered no; nothing has been done
-    #[error("the supervisor refuses: {why}")]
+    #[error("whoever looks after the workers refuses: {why}")]
     Refused {
         /// its reason
         why: String,

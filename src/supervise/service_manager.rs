@@ -153,7 +153,7 @@ impl Workers {
     /// Whoever looks after the workers, where that one is there.
     ///
     /// # Errors
-    /// [`Unreachable::Absent`]; [`Unreachable::Refused`]: another one has workers of this service.
+    /// [`Unreachable::Absent`], [`Unreachable::NoSystemd`]; [`Unreachable::Refused`]: another one has workers of this service.
     pub fn reach(&self) -> Result<Box<dyn ServiceManager>, Unreachable> {
         self.refuse()?;
         Ok(match self.keeper {

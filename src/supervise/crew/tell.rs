@@ -3,12 +3,15 @@
 
 use std::path::Path;
 
+use rustix::process::Signal;
+
 use crate::fsx::{Dir, FsError};
 use crate::model::{Probe, Ready, Tell};
 use crate::supervise::launch::Given;
+use crate::supervise::probe::Subject;
 use crate::supervise::readiness::FileMark;
 use crate::supervise::record::chain;
-use crate::supervise::tries::Asking;
+use crate::supervise::tries::{Asking, Tries};
 use crate::supervise::wire::WorkerSpec;
 use crate::supervise::{clock, launch, process};
 
@@ -26,33 +29,10 @@ impl Crew {
         let Some(live) = self.live.get_mut(&n) else { return Ok(()) };
         let pid = live.pid;
         let subject = subject(self.tries.run(), n, pid, &spec);
-        let check = match &spec.tell {
-            Some(Tell::Command(command)) => {
-                let command = Probe::Command(command.clone());
-                Check::Told(self.tries.ask(n, command, subject, spec.start_timeout))
-            }
-            Some(Tell::Signal { signal, verify }) => {
-                // what there is to be seen of it must not have been there before
-                let check = match verify {
-                    Ready::Notify => Check::Message,
-                    Ready::File(path) => {
-                        let run = subject.directory.to_str().ok_or("its directory is not UTF-8")?;
-                        let given = Given { run, worker: Some(&spec), ..Given::default() };
-                        let path =
-                            launch::expand_words(path, &spec.launch, &given).map_err(|e| e.to_string())?;
-                        let path = Path::new(&path).to_owned();
-                        let before = FileMark::of(&path);
-                        Check::File(path, before)
-                    }
-                    Ready::After(time) => Check::After(clock::after(*time)),
-                    Ready::Probe(probe) => Check::Ask(Asking::new(probe)),
-                };
-                let signal = process::signal_named(signal).ok_or("there is no such signal")?;
-                process::signal(&live.pidfd, signal);
-                check
-            }
-            None => return Err("it has no way to be told".to_owned()),
-        };
+        let (check, signal) = begin(n, &spec, subject, &mut self.tries)?;
+        if let Some(signal) = signal {
+            process::signal(&live.pidfd, signal);
+        }
         live.telling = Some(Telling { deadline: clock::after(spec.start_timeout), check });
         // nobody asks meanwhile whether it is well
         live.check = Check::None;
@@ -99,28 +79,76 @@ impl Crew {
         for n in numbers {
             let Some(live) = self.live.get_mut(&n) else { continue };
             let (pid, Some(telling)) = (live.pid, &mut live.telling) else { continue };
-            let mut said = String::new();
-            let taken = match &mut telling.check {
-                Check::None | Check::Told(_) | Check::Message => false,
-                Check::File(path, before) => before.is_passed(path),
-                Check::After(at) => clock::until(*at).is_zero(),
-                Check::Ask(asking) => {
-                    let worker = self.table.worker(n).and_then(|worker| worker.telling.as_ref());
-                    let Some(spec) = worker.map(|told| &told.spec) else { continue };
-                    let limit = Some(clock::until(telling.deadline));
-                    asking.turn(n, &mut self.tries, limit, |run| subject(run, n, pid, spec));
-                    said = asking.last.iter().map(|said| format!(": {said}")).collect();
-                    false
-                }
-            };
-            if taken {
-                self.has_taken(n, Ok(()));
-            } else if clock::until(telling.deadline).is_zero() {
-                let told = self.table.worker(n).and_then(|worker| worker.telling.as_ref());
-                let limit = told.map(|told| told.spec.start_timeout).unwrap_or_default();
-                self.has_taken(n, Err(format!("it has not taken it within {limit:?}{said}")));
+            let worker = self.table.worker(n).and_then(|worker| worker.telling.as_ref());
+            let Some(spec) = worker.map(|told| &told.spec) else { continue };
+            if let Some(answer) = telling.turn(n, spec, pid, &mut self.tries) {
+                self.has_taken(n, answer);
             }
         }
+    }
+}
+
+impl Telling {
+    /// What has come of it by now, where something has: process `n`, with the pid `pid`, has taken `spec`, or why not.
+    pub(in crate::supervise) fn turn(
+        &mut self,
+        n: u64,
+        spec: &WorkerSpec,
+        pid: u32,
+        tries: &mut Tries,
+    ) -> Option<Result<(), String>> {
+        let mut said = String::new();
+        let taken = match &mut self.check {
+            Check::None | Check::Told(_) | Check::Message => false,
+            Check::File(path, before) => before.is_passed(path),
+            Check::After(at) => clock::until(*at).is_zero(),
+            Check::Ask(asking) => {
+                let limit = Some(clock::until(self.deadline));
+                asking.turn(n, tries, limit, |run| subject(run, n, pid, spec));
+                said = asking.last.iter().map(|said| format!(": {said}")).collect();
+                false
+            }
+        };
+        let late = clock::until(self.deadline).is_zero();
+        let limit = spec.start_timeout;
+        taken
+            .then_some(Ok(()))
+            .or_else(|| late.then(|| Err(format!("it has not taken it within {limit:?}{said}"))))
+    }
+}
+
+/// Begins to tell process `n`, which is `subject`, of `spec`: by what it is known that it has taken it, and the signal
+/// that is to be sent to it now.
+pub(in crate::supervise) fn begin(
+    n: u64,
+    spec: &WorkerSpec,
+    subject: Subject,
+    tries: &mut Tries,
+) -> Result<(Check, Option<Signal>), String> {
+    match &spec.tell {
+        Some(Tell::Command(command)) => {
+            let command = Probe::Command(command.clone());
+            Ok((Check::Told(tries.ask(n, command, subject, spec.start_timeout)), None))
+        }
+        Some(Tell::Signal { signal, verify }) => {
+            // what there is to be seen of it must not have been there before
+            let check = match verify {
+                Ready::Notify => Check::Message,
+                Ready::File(path) => {
+                    let run = subject.directory.to_str().ok_or("its directory is not UTF-8")?;
+                    let given = Given { run, worker: Some(spec), ..Given::default() };
+                    let path = launch::expand_words(path, &spec.launch, &given).map_err(|e| e.to_string())?;
+                    let path = Path::new(&path).to_owned();
+                    let before = FileMark::of(&path);
+                    Check::File(path, before)
+                }
+                Ready::After(time) => Check::After(clock::after(*time)),
+                Ready::Probe(probe) => Check::Ask(Asking::new(probe)),
+            };
+            let signal = process::signal_named(signal).ok_or("there is no such signal")?;
+            Ok((check, Some(signal)))
+        }
+        None => Err("it has no way to be told".to_owned()),
     }
 }
 

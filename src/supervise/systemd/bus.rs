@@ -9,6 +9,8 @@ use zbus::message::{Message, Type};
 use zbus::zvariant::{DynamicType, ObjectPath, OwnedObjectPath, OwnedValue, Value};
 use zbus::{MatchRule, names::BusName};
 
+use crate::supervise::clock;
+
 const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -16,6 +18,9 @@ const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// A manager that does not answer within this time is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A systemd whose bus has just been started joins it within this time.
+const BOOT: Duration = Duration::from_secs(3);
 
 /// Whose systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +94,17 @@ impl Bus {
         };
         let connection = builder.method_timeout(PATIENCE).build()?;
         let bus = Bus { connection };
-        let there = DBusProxy::new(&bus.connection)?
-            .name_has_owner(BusName::try_from(NAME).map_err(zbus::Error::from)?)?;
-        match there {
-            true => Ok(bus),
-            false => Err(BusError("it is not on this bus".to_owned())),
+        // one that has just brought the bus up is there in a moment
+        let deadline = clock::after(BOOT);
+        let proxy = DBusProxy::new(&bus.connection)?;
+        let name = BusName::try_from(NAME).map_err(zbus::Error::from)?;
+        while !proxy.name_has_owner(name.clone())? {
+            if clock::until(deadline).is_zero() {
+                return Err(BusError("it is not on this bus".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        Ok(bus)
     }
 
     /// Calls `each` from now on, on a thread of its own, with every signal about a unit that is followed, until the

@@ -2,31 +2,32 @@
 //! into the table's transitions. Records first, then acts. Signals only wake it: what counts is what the units'
 //! states are when it looks, so nothing is lost while nobody listens.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::fsx::{Dir, FsError, Meta};
-use crate::model::{Listen, Ready, Slot};
+use crate::model::Slot;
+use crate::supervise::clock;
 use crate::supervise::crew::{Check, TAIL, Telling, subject, watch};
 use crate::supervise::holder::Holder;
-use crate::supervise::launch::{self, Given};
 use crate::supervise::logs::{self, Logs};
 use crate::supervise::news::Bulletin;
-use crate::supervise::process::{self, Ended};
+use crate::supervise::process;
 use crate::supervise::record::{Record, chain};
 use crate::supervise::slots::{Act, Role, Table, Worker};
 use crate::supervise::sockets::{Sockets, lease_key};
 use crate::supervise::tries::{Health, Tries};
-use crate::supervise::wire::{Ask, WorkerSpec};
-use crate::supervise::{clock, surroundings};
+use crate::supervise::wire::Ask;
 
-use super::bus::{Bus, BusError, Listed, Scope};
-use super::own::{NOT_AGAIN, Own, Wanted};
-use super::ready::Task;
-use super::unit::{self, Files, Names, State};
+use super::bus::{Bus, BusError, Scope};
+use super::unit::{self, Names, State};
 
+mod see;
+mod start;
 mod tell;
+
+pub(super) use see::observe;
 
 /// Where the files of processes are: what they are told, and what is known of them.
 const FILES: &str = "s";
@@ -326,340 +327,6 @@ impl Crew {
         }
     }
 
-    /// Looks at every unit.
-    ///
-    /// # Errors
-    /// systemd does not answer: it is looked again.
-    pub(super) fn look(&mut self) -> Result<(), BusError> {
-        let units: Vec<String> = self.live.values().map(|live| live.unit.clone()).collect();
-        if units.is_empty() {
-            return Ok(());
-        }
-        let units: Vec<&str> = units.iter().map(String::as_str).collect();
-        for listed in self.bus.units(&units)? {
-            if let Some(n) = self.names.number(&listed.name) {
-                self.see(n, &listed)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn see(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
-        let (Some(live), Some(worker)) = (self.live.get(&n), self.table.worker(n)) else { return Ok(()) };
-        let (role, ready, known) = (worker.role, worker.ready, worker.pid);
-        let fell = live.fell;
-        match (unit::state(&listed.active, &listed.sub, listed.job), role) {
-            (State::Gone, _) => self.gone(n, listed)?,
-            (_, Role::Leaving) => {}
-            (State::Ready, _) => {
-                let pid: u32 = self.bus.property(listed, "MainPID")?;
-                if pid == 0 {
-                    return Ok(()); // it has ended since: that is told next
-                }
-                if ready && known == Some(pid) {
-                    return self.note(n, listed);
-                }
-                if ready {
-                    // it has ended and come back while nobody looked
-                    let why = "ended while nobody looked".to_owned();
-                    let acts = self.table.fell(n, why);
-                    self.carry_out(acts);
-                }
-                self.runs(n, pid);
-                self.became_ready(n);
-            }
-            (State::Starting, _) => {
-                let pid: u32 = self.bus.property(listed, "MainPID")?;
-                if pid == 0 {
-                    return Ok(());
-                }
-                if ready && known != Some(pid) {
-                    let acts = self.table.fell(n, "ended while nobody looked".to_owned());
-                    self.carry_out(acts);
-                }
-                self.runs(n, pid);
-            }
-            (State::Waiting, Role::Candidate) | (State::Leaving, Role::Candidate) => {
-                let what = self.what(n, listed)?;
-                let acts = self.table.condemn(n, what);
-                self.carry_out(acts);
-            }
-            (State::Waiting, Role::Accepted) => {
-                let started: u64 = self.bus.property(listed, "ExecMainStartTimestampMonotonic")?;
-                if fell != Some(started) {
-                    let what = self.what(n, listed)?;
-                    if self.bus.property::<u32>(listed, "MainPID")? != 0 {
-                        return Ok(()); // it has been started since: what was read may be about either
-                    }
-                    self.fell(n, what);
-                    if let Some(live) = self.live.get_mut(&n) {
-                        live.fell = Some(started);
-                    }
-                }
-            }
-            (State::Leaving, Role::Accepted) if !ready => {
-                let _ = self.bus.kill(&listed.name, "all", 9);
-            }
-            (State::Leaving, Role::Accepted) => {}
-        }
-        Ok(())
-    }
-
-    /// What it says of itself.
-    fn note(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
-        let said: String = self.bus.property(listed, "StatusText")?;
-        if let Some(worker) = self.table.worker_mut(n) {
-            worker.note = said.chars().take(200).collect();
-        }
-        Ok(())
-    }
-
-    fn runs(&mut self, n: u64, pid: u32) {
-        if let Some(worker) = self.table.worker_mut(n) {
-            (worker.pid, worker.started) = (Some(pid), process::start_of(pid));
-        }
-    }
-
-    fn became_ready(&mut self, n: u64) {
-        let Some(worker) = self.table.worker(n) else { return };
-        let spec = worker.spec.clone();
-        let keys = match &spec.listen {
-            Listen::Sockets(_) => worker.sockets.clone(),
-            Listen::Inherit(_) => {
-                let bound = self.run.read(self.file(n, "bound"), 1 << 20).unwrap_or_default();
-                serde_json::from_slice(&bound).unwrap_or_default()
-            }
-        };
-        tracing::info!(slot = %spec.slot, pid = worker.pid, "is ready");
-        let acts = self.table.ready(n, keys);
-        if let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) {
-            live.check = watch(worker);
-        }
-        // from here on systemd starts it again by itself
-        self.rewrite(n);
-        self.carry_out(acts);
-    }
-
-    /// The accepted process has ended, and is started again by systemd.
-    fn fell(&mut self, n: u64, what: String) {
-        let Some(worker) = self.table.worker(n) else { return };
-        let slot = worker.spec.slot.clone();
-        let log = self.log_path(n, worker);
-        let why = with_tail(&log, what, worker.log_from);
-        tracing::info!(%slot, why, "has ended; systemd starts it again");
-        let log_from = length(&log);
-        if let Some(worker) = self.table.worker_mut(n) {
-            worker.log_from = log_from;
-        }
-        if let Some(live) = self.live.get_mut(&n) {
-            (live.check, live.telling) = (Check::None, None);
-        }
-        let acts = self.table.fell(n, why);
-        self.carry_out(acts);
-    }
-
-    /// The unit is down: its process is gone for good.
-    fn gone(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
-        let failed = listed.active == "failed";
-        let what = self.what(n, listed)?;
-        if failed {
-            let _ = self.bus.forget(&listed.name);
-        }
-        let Some(live) = self.live.remove(&n) else { return Ok(()) };
-        let _ = self.bus.leave(&live.unit);
-        let Some(worker) = self.table.worker(n) else { return Ok(()) };
-        let well = !failed && !live.found && worker.verdict.is_none();
-        let why = with_tail(&self.log_path(n, worker), what, worker.log_from);
-        tracing::info!(slot = %worker.spec.slot, unit = listed.name, why, "is gone");
-        self.remove_files(n);
-        let acts = self.table.ended(n, why, clock::now() - live.since, well);
-        self.carry_out(acts);
-        let needed = self.table.needed_leases().iter().map(|path| lease_key(path)).collect::<BTreeSet<_>>();
-        self.sockets.release(&needed, self.holder.as_ref());
-        if self.settled && self.table.is_empty() {
-            self.let_go();
-        }
-        Ok(())
-    }
-
-    /// How a process has ended, or why it is not ready.
-    fn what(&self, n: u64, listed: &Listed) -> Result<String, BusError> {
-        let Some(worker) = self.table.worker(n) else { return Ok(String::new()) };
-        if let Some(verdict) = &worker.verdict {
-            return Ok(verdict.clone());
-        }
-        if let Ok(reason) = self.run.read(self.file(n, "why"), 64 << 10) {
-            return Ok(String::from_utf8_lossy(&reason).into_owned());
-        }
-        if listed.active == "inactive" && self.live.get(&n).is_some_and(|live| live.found) {
-            return Ok("ended while nobody looked".to_owned());
-        }
-        if listed.active == "inactive" {
-            return Ok(Ended::Exited(0).to_string());
-        }
-        let result: String = self.bus.property(listed, "Result")?;
-        let code: i32 = self.bus.property(listed, "ExecMainCode")?;
-        let status: i32 = self.bus.property(listed, "ExecMainStatus")?;
-        // the words of waitid(2)
-        let ended = match code {
-            1 if status == i32::from(NOT_AGAIN) => "failed while nobody looked".to_owned(),
-            1 => Ended::Exited(status).to_string(),
-            2 | 3 => Ended::Killed(status).to_string(),
-            _ if result == "success" => "ended while nobody looked".to_owned(),
-            _ => format!("systemd says `{result}`"),
-        };
-        Ok(match result.as_str() {
-            "timeout" if !worker.ready => format!("was not ready within {:?}", worker.spec.start_timeout),
-            "oom-kill" => format!("{ended}: it took more memory than it may have"),
-            _ => ended,
-        })
-    }
-
-    fn start(&mut self, n: u64) -> Result<(), String> {
-        let known = self.table.worker(n).map(|worker| (worker.spec.clone(), self.log_path(n, worker)));
-        let Some((spec, log)) = known else { return Ok(()) };
-        self.hold()?;
-        self.lease_for(&spec)?;
-        let keys = match &spec.listen {
-            Listen::Sockets(_) => {
-                self.sockets.ensure(&spec.listen, self.holder.as_ref()).map_err(|e| e.to_string())?
-            }
-            Listen::Inherit(_) => self.sockets.inherited(&spec.slot.group),
-        };
-        let there = self.table.workers().filter(|(_, worker)| !worker.held).map(|(n, _)| n).collect();
-        logs::prune(self.run.path(), &spec.slot, &there);
-        let log_from = length(&log);
-        if let Some(worker) = self.table.worker_mut(n) {
-            (worker.sockets, worker.log_from) = (keys, log_from);
-        }
-        self.write_files(n, &spec, true)?;
-        let unit = self.names.worker(&spec.slot.group, n);
-        let path = |of: &str| self.run.path().join(self.file(n, of));
-        let (start, task) = (path("start"), path("task"));
-        let files = Files { program: &self.program, start: &start, task: &task, log: &log };
-        let properties = unit::worker(&spec, &files, &self.names.holder(), self.version);
-        self.save();
-        let started = self.bus.follow(&unit).and_then(|()| self.bus.start(&unit, properties));
-        if let Err(error) = started {
-            let _ = self.bus.leave(&unit);
-            return Err(error.to_string());
-        }
-        tracing::info!(slot = %spec.slot, unit, generation = spec.generation.short(), "started");
-        let (check, since) = (Check::None, clock::now());
-        let live = Live { unit, since, check, telling: None, fell: None, found: false };
-        self.live.insert(n, live);
-        Ok(())
-    }
-
-    /// Sees to it that somebody keeps the sockets.
-    fn hold(&mut self) -> Result<(), String> {
-        if self.holder.as_ref().is_some_and(|holder| !holder.is_broken() && holder.list().is_ok()) {
-            return Ok(());
-        }
-        let log = self.run.path().join("log/holder.log");
-        let properties = unit::holder(&self.program, self.run.path(), &log);
-        let unit = self.names.holder();
-        let deadline = clock::after(PATIENCE);
-        let mut refused = None;
-        let holder = loop {
-            match Holder::connect(&self.run) {
-                Ok(holder) => break holder,
-                Err(error) if clock::until(deadline).is_zero() => {
-                    let why = refused.unwrap_or_else(|| error.to_string());
-                    return Err(format!("nobody keeps the sockets: {why}"));
-                }
-                Err(_) => {
-                    // refused where it is there already, on its way up or down
-                    let _ = self.bus.forget(&unit);
-                    refused = self.bus.start(&unit, properties.clone()).err().map(|e| e.to_string());
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-            }
-        };
-        self.sockets.fetch(&holder).and_then(|()| self.sockets.give(&holder)).map_err(|e| e.to_string())?;
-        self.holder = Some(holder);
-        Ok(())
-    }
-
-    fn lease_for(&mut self, spec: &WorkerSpec) -> Result<(), String> {
-        for path in &spec.leases {
-            if self.sockets.lease(path, self.holder.as_ref()).is_none() {
-                return Err(format!("{} is not there or is being collected", path.display()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what process `n` is to become and what there is to wait for.
-    fn write_files(&self, n: u64, spec: &WorkerSpec, first: bool) -> Result<(), String> {
-        let directory = self.run.path().join("p").join(n.to_string());
-        let run = directory.to_str().ok_or("the run directory's path is not UTF-8")?;
-        let path = |of: &str| self.run.path().join(self.file(n, of));
-        let copies_loaded = spec.copies_loaded;
-        let mut given = Given { run, worker: Some(spec), copies_loaded, ..Given::default() };
-        let sockets = match &spec.listen {
-            Listen::Sockets(sockets) => {
-                given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
-                Wanted::Keys(sockets.values().map(crate::supervise::sockets::text).collect())
-            }
-            Listen::Inherit(variable) => {
-                Wanted::Inherited { group: spec.slot.group.clone(), variable: variable.clone() }
-            }
-        };
-        let ready_file = match &spec.ready {
-            Ready::File(file) => {
-                Some(launch::expand_path(file, run, &spec.launch).map_err(|e| e.to_string())?)
-            }
-            Ready::Notify | Ready::After(_) | Ready::Probe(_) => None,
-        };
-        let mut links = BTreeMap::from([("config".to_owned(), spec.launch.config.clone())]);
-        if let Some(loaded) = spec.launch.loaded.as_ref().filter(|_| !copies_loaded) {
-            links.insert("loaded".to_owned(), loaded.clone());
-        }
-        let mut start = surroundings::start(&spec.launch, &given)?;
-        // that is the unit's
-        start.settings = start.settings.without_memory();
-        start.sockets = 0;
-        start.own = Some(Own {
-            once: first.then(|| path("once")),
-            directory: directory.clone(),
-            links,
-            ready_file,
-            note: path("note"),
-            run: self.run.path().to_owned(),
-            sockets,
-            notifies: spec.ready == Ready::Notify,
-        });
-        let task = Task {
-            spec: spec.clone(),
-            directory,
-            run: self.run.path().to_owned(),
-            program: self.program.clone(),
-            note: path("note"),
-            reason: path("why"),
-            bound: path("bound"),
-        };
-        let files = self.run.dir(FILES).map_err(|e| chain(&e))?;
-        let write = |of: &str, bytes: Vec<u8>| {
-            files.replace_file(&format!("{n}.{of}"), &bytes, 0o600).map_err(|e| chain(&e))
-        };
-        let log = self.table.worker(n).map(|worker| self.log_path(n, worker)).unwrap_or_default();
-        let name = Path::new("log").join(log.file_name().unwrap_or_default());
-        let (file, _) = self.run.append_file(name, 0o640).map_err(|e| chain(&e))?;
-        let (file, _) = file.into_parts();
-        start.settings.give_file(&file, &log).map_err(|e| chain(&e))?;
-        write("start", serde_json::to_vec(&start).expect("a start is plain text"))?;
-        write("task", serde_json::to_vec(&task).expect("a task is plain text"))
-    }
-
-    /// What systemd starts process `n` again with is what it has accepted.
-    fn rewrite(&self, n: u64) {
-        let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return };
-        if let Err(why) = self.write_files(n, &spec, false) {
-            tracing::error!(slot = %spec.slot, why, "what it is started again with is not what it has accepted");
-        }
-    }
-
     fn drain(&mut self, n: u64) {
         let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker_mut(n)) else { return };
         let grace = worker.spec.grace_shutdown_time;
@@ -722,32 +389,4 @@ fn with_tail(log: &Path, what: String, from: u64) -> String {
 
 fn length(log: &Path) -> u64 {
     Meta::of_path(log).map_or(0, |meta| meta.len)
-}
-
-/// Notes in `table`, for those who only look, what the units are doing now.
-pub(super) fn observe(table: &mut Table, bus: &Bus, names: &Names) -> Result<(), BusError> {
-    let units: Vec<(u64, String)> = table
-        .workers()
-        .filter(|(_, worker)| !worker.held)
-        .map(|(n, worker)| (n, names.worker(&worker.spec.slot.group, n)))
-        .collect();
-    let wanted: Vec<&str> = units.iter().map(|(_, unit)| unit.as_str()).collect();
-    for listed in bus.units(&wanted)? {
-        let Some(n) = names.number(&listed.name) else { continue };
-        let state = unit::state(&listed.active, &listed.sub, listed.job);
-        let pid = match state {
-            State::Waiting | State::Gone => 0,
-            State::Starting | State::Ready | State::Leaving => bus.property::<u32>(&listed, "MainPID")?,
-        };
-        let Some(worker) = table.worker_mut(n) else { continue };
-        if worker.role == Role::Leaving && state == State::Gone {
-            // what follows from it is for whoever writes the record
-            drop(table.gone(n, String::new(), Duration::ZERO));
-            continue;
-        }
-        worker.ready = state == State::Ready;
-        worker.pid = Some(pid).filter(|pid| *pid != 0);
-        worker.started = worker.pid.and_then(process::start_of);
-    }
-    Ok(())
 }

@@ -110,7 +110,7 @@ impl Systemd {
     /// The systemd of `scope`, where it answers.
     ///
     /// # Errors
-    /// [`Unreachable::Absent`].
+    /// [`Unreachable::NoSystemd`].
     pub(super) fn reach(
         run: &Path,
         program: &Path,
@@ -126,7 +126,7 @@ impl Systemd {
             hands,
         };
         if systemd.hands.is_none() {
-            Bus::open(scope).map_err(|e| systemd.absent(&e.to_string()))?.close();
+            Bus::open(scope).map_err(|e| absent(e.to_string()))?.close();
         }
         Ok(systemd)
     }
@@ -140,10 +140,6 @@ impl Systemd {
         Ok(self)
     }
 
-    fn absent(&self, why: &str) -> Unreachable {
-        Unreachable::Absent { run: self.run.clone(), why: why.to_owned() }
-    }
-
     fn hands(&mut self) -> Result<&Hands, Unreachable> {
         if self.hands.as_ref().is_none_or(|hands| hands.is_over()) {
             let mut shared = self.shared.lock().expect("nobody panics with it");
@@ -152,7 +148,7 @@ impl Systemd {
                 Some(hands) => hands,
                 None => {
                     let hands = Hands::new(&self.run, &self.program, self.scope);
-                    let hands = Arc::new(hands.map_err(|why| self.absent(&why))?);
+                    let hands = Arc::new(hands.map_err(absent)?);
                     *shared = Arc::downgrade(&hands);
                     hands
                 }
@@ -192,6 +188,10 @@ impl Systemd {
         }
         Ok(Slots { supervisor: None, news, workers: table.report() })
     }
+}
+
+fn absent(why: String) -> Unreachable {
+    Unreachable::NoSystemd { why }
 }
 
 impl ServiceManager for Systemd {

@@ -1,16 +1,11 @@
 //! Tells a running process of another generation: its links first, then itself; then waits for what says that
 //! it has taken it.
 
-use std::path::Path;
-
-use crate::model::{Probe, Ready, Tell};
-use crate::supervise::crew::tell::link;
+use crate::supervise::crew::tell::{begin, link};
 use crate::supervise::crew::{Check, Telling, subject, watch};
-use crate::supervise::launch::Given;
-use crate::supervise::readiness::FileMark;
 use crate::supervise::record::chain;
-use crate::supervise::tries::{Asking, Done};
-use crate::supervise::{clock, launch, process};
+use crate::supervise::tries::Done;
+use crate::supervise::{clock, process};
 
 use super::Crew;
 
@@ -24,33 +19,13 @@ impl Crew {
         link(&self.run, n, &spec).map_err(|e| chain(&e))?;
         let Some(live) = self.live.get_mut(&n) else { return Err("it is not there".to_owned()) };
         let subject = subject(self.tries.run(), n, pid, &spec);
-        let check = match &spec.tell {
-            Some(Tell::Command(command)) => {
-                let command = Probe::Command(command.clone());
-                Check::Told(self.tries.ask(n, command, subject, spec.start_timeout))
-            }
-            Some(Tell::Signal { signal, verify }) => {
-                // what there is to be seen of it must not have been there before
-                let check = match verify {
-                    Ready::Notify => return Err("systemd does not pass on what it notifies".to_owned()),
-                    Ready::File(path) => {
-                        let run = subject.directory.to_str().ok_or("its directory is not UTF-8")?;
-                        let given = Given { run, worker: Some(&spec), ..Given::default() };
-                        let path =
-                            launch::expand_words(path, &spec.launch, &given).map_err(|e| e.to_string())?;
-                        let path = Path::new(&path).to_owned();
-                        let before = FileMark::of(&path);
-                        Check::File(path, before)
-                    }
-                    Ready::After(time) => Check::After(clock::after(*time)),
-                    Ready::Probe(probe) => Check::Ask(Asking::new(probe)),
-                };
-                let signal = process::signal_named(signal).ok_or("there is no such signal")?;
-                self.bus.kill(&live.unit, "main", signal.as_raw()).map_err(|e| e.to_string())?;
-                check
-            }
-            None => return Err("it has no way to be told".to_owned()),
-        };
+        let (check, signal) = begin(n, &spec, subject, &mut self.tries)?;
+        if matches!(check, Check::Message) {
+            return Err("systemd does not pass on what it notifies".to_owned());
+        }
+        if let Some(signal) = signal {
+            self.bus.kill(&live.unit, "main", signal.as_raw()).map_err(|e| e.to_string())?;
+        }
         live.telling = Some(Telling { deadline: clock::after(spec.start_timeout), check });
         // nobody asks meanwhile whether it is well
         live.check = Check::None;
@@ -113,30 +88,12 @@ impl Crew {
     pub(super) fn on_time_to_tell(&mut self) {
         let numbers: Vec<u64> = self.live.keys().copied().collect();
         for n in numbers {
-            let Some(telling) = self.live.get_mut(&n).and_then(|live| live.telling.as_mut()) else {
-                continue;
-            };
-            let mut said = String::new();
-            let taken = match &mut telling.check {
-                Check::None | Check::Told(_) | Check::Message => false,
-                Check::File(path, before) => before.is_passed(path),
-                Check::After(at) => clock::until(*at).is_zero(),
-                Check::Ask(asking) => {
-                    let worker = self.table.worker(n);
-                    let told = worker.and_then(|w| Some((w.telling.as_ref()?.spec.clone(), w.pid?)));
-                    let Some((spec, pid)) = told else { continue };
-                    let limit = Some(clock::until(telling.deadline));
-                    asking.turn(n, &mut self.tries, limit, |run| subject(run, n, pid, &spec));
-                    said = asking.last.iter().map(|said| format!(": {said}")).collect();
-                    false
-                }
-            };
-            if taken {
-                self.has_taken(n, Ok(()));
-            } else if clock::until(telling.deadline).is_zero() {
-                let told = self.table.worker(n).and_then(|worker| worker.telling.as_ref());
-                let limit = told.map(|told| told.spec.start_timeout).unwrap_or_default();
-                self.has_taken(n, Err(format!("it has not taken it within {limit:?}{said}")));
+            let telling = self.live.get_mut(&n).and_then(|live| live.telling.as_mut());
+            let worker = self.table.worker(n);
+            let told = worker.and_then(|worker| Some((&worker.telling.as_ref()?.spec, worker.pid?)));
+            let (Some(telling), Some((spec, pid))) = (telling, told) else { continue };
+            if let Some(answer) = telling.turn(n, spec, pid, &mut self.tries) {
+                self.has_taken(n, answer);
             }
         }
     }
