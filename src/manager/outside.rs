@@ -159,6 +159,13 @@ impl Outside<'_> {
         let starts =
             self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
+        let lost = |slots: &client::Slots| {
+            let mut groups = pipeline.workers.iter();
+            groups.find_map(|(name, group)| slots.lost_to(name, &group.listen))
+        };
+        if let Some(why) = slots.as_ref().and_then(lost) {
+            return Err(why);
+        }
         let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (Some(s.supervisor), s.workers));
         let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
         let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).chain(doubt).collect();

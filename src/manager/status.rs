@@ -1,5 +1,7 @@
 //! What is in force, who looks after it, and what runs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
@@ -100,10 +102,10 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
     let store = &service.store;
     let current = store.current()?;
     let last_good = store.last_good()?;
-    let (supervisor, workers) =
+    let (supervisor, workers, lost) =
         match Client::connect(&service.place.run).and_then(|mut client| client.slots()) {
-            Ok(slots) => (Some(slots.supervisor), slots.workers),
-            Err(_) => (None, Vec::new()),
+            Ok(slots) => (Some(slots.supervisor), slots.workers, slots.lost),
+            Err(_) => (None, Vec::new(), BTreeMap::new()),
         };
     let activation = match store.pending()?.into_iter().next() {
         None => None,
@@ -157,6 +159,12 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         look_at(worker);
     }
     report.advice = advice(&report);
+    report.advice.extend(lost.iter().map(|(key, why)| {
+        format!(
+            "the socket of {key} is lost: its workers serve on, and cannot be replaced ({why}); start the supervisor \
+             anew with that right, or stop and start the service"
+        )
+    }));
     look_outside(service, &mut report);
     Ok(report)
 }

@@ -1,6 +1,6 @@
 //! The manager's side of the supervisor's socket.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,10 +10,11 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use crate::fsx::Dir;
-use crate::model::Slot;
+use crate::model::{Listen, Slot};
 
+use super::sockets::SocketError;
 use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
-use super::{clients, keeper, local, process};
+use super::{clients, keeper, local, process, sockets};
 
 /// A supervisor answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +55,20 @@ pub struct Slots {
     pub news: u64,
     /// all processes, by slot, then by start
     pub workers: Vec<WorkerReport>,
+    /// sockets that workers listen on and that nobody can give to their successors: by key, with the reason
+    pub lost: BTreeMap<String, String>,
+}
+
+impl Slots {
+    /// Why no process of `group` that listens on `listen` can be started, where a socket of it is lost.
+    pub fn lost_to(&self, group: &str, listen: &Listen) -> Option<String> {
+        let is_of = |key: &String| match listen {
+            Listen::Sockets(sockets) => sockets.values().any(|socket| socket.key() == *key),
+            Listen::Inherit(_) => key.starts_with(&sockets::inherit_prefix(group)),
+        };
+        let (key, why) = self.lost.iter().find(|(key, _)| is_of(key))?;
+        Some(SocketError::Lost { address: key.clone(), why: why.clone() }.to_string())
+    }
 }
 
 /// A connection on which one thing at a time is asked.
@@ -86,7 +101,9 @@ impl Client {
     /// [`Unreachable::Gone`].
     pub fn slots(&mut self) -> Result<Slots, Unreachable> {
         match self.ask(&Ask::Slots)? {
-            Answer::Slots { supervisor, news, workers } => Ok(Slots { supervisor, news, workers }),
+            Answer::Slots { supervisor, news, workers, lost } => {
+                Ok(Slots { supervisor, news, workers, lost })
+            }
             other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
         }
     }

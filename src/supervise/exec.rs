@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::Dir;
-use crate::model::Address;
+use crate::model::{Address, Socket};
 
 use super::namespace::{self, NamespaceError};
 use super::sockets;
@@ -43,7 +43,7 @@ pub(super) struct Start {
     pub(super) listen_pid: bool,
     /// sockets to be bound here, from the descriptor after the passed ones on
     #[serde(default)]
-    pub(super) bind: Vec<Address>,
+    pub(super) bind: Vec<Socket>,
     /// not the network of whoever starts it
     #[serde(default)]
     pub(super) network: Option<Network>,
@@ -288,10 +288,10 @@ fn become_it(start: &Start, mappings: Vec<FdMapping>) -> ExecError {
 /// The sockets that are bound here, and what is shut off.
 fn mappings(start: &Start) -> Result<Vec<FdMapping>, ExecError> {
     let mut mappings = Vec::new();
-    for (index, address) in start.bind.iter().enumerate() {
+    for (index, socket) in start.bind.iter().enumerate() {
         let child_fd = (FIRST_FD + start.sockets + index) as RawFd;
-        let parent_fd =
-            sockets::bind(address).map_err(|why| ExecError::NoSocket { address: address.clone(), why })?;
+        let parent_fd = sockets::bind(socket)
+            .map_err(|why| ExecError::NoSocket { address: socket.address.clone(), why })?;
         mappings.push(FdMapping { parent_fd, child_fd });
     }
     let strangers = strangers(start.sockets + start.bind.len()).map_err(shut)?;

@@ -123,6 +123,9 @@ pub enum Answer {
         news: u64,
         /// all processes, by slot, then by start
         workers: Vec<WorkerReport>,
+        /// sockets that workers listen on and that could not be taken back from them: by key, with the reason
+        #[serde(default)]
+        lost: BTreeMap<String, String>,
     },
     /// could not do what was asked, and why
     Refused {
