@@ -358,6 +358,7 @@ impl Engine<'_> {
             in_flight: InFlight::default(),
             news: None,
             doubt: None,
+            beside: None,
             turned_back: false,
         };
         outside.follow();

@@ -16,7 +16,7 @@ use crate::supervise::{Launch, News};
 use super::canary;
 use super::facts::{Prepared, program_path};
 use super::watchdog::is_there;
-use super::{ManagerError, Service, clock, headroom, standstill, surroundings};
+use super::{ManagerError, Service, clock, headroom, standstill, surroundings, take_over};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +58,8 @@ pub(super) struct Outside<'a> {
     pub(super) turned_back: bool,
     /// what preflight has found doubtful
     pub(super) doubt: Option<String>,
+    /// the service whose sockets were taken, and what is to be done with it
+    pub(super) beside: Option<String>,
 }
 
 /// What has been asked for and not answered yet.
@@ -159,6 +161,18 @@ impl Outside<'_> {
         let starts =
             self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
+        if let Some(from) = &self.event.how.take_over {
+            if !starts {
+                return Err(
+                    "it starts no worker, so nothing would be taken over; `--force` replaces those that run"
+                        .to_owned(),
+                );
+            }
+            let groups = take_over::listens(pipeline);
+            self.client()
+                .and_then(|mut client| client.take_over(from, groups, true))
+                .map_err(|e| chain(&e))?;
+        }
         let lost = |slots: &client::Slots| {
             let mut groups = pipeline.workers.iter();
             groups.find_map(|(name, group)| slots.lost_to(name, &group.listen))
@@ -337,6 +351,9 @@ impl Outside<'_> {
         let asked = match spec {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
+                if let Err(why) = self.take_over(generation) {
+                    return self.send(Observation::WorkerFailed { slot, generation, why });
+                }
                 let asked = self.event.how.force || self.event.request == Request::Restart || prepared.renews;
                 let to_target = generation == prepared.plan.target;
                 // what is put back is well where it runs, also on the target's own generation
@@ -354,6 +371,20 @@ impl Outside<'_> {
             Ok(()) => self.in_flight.ensuring = Some((slot, generation)),
             Err(why) => self.send(Observation::WorkerFailed { slot, generation, why }),
         }
+    }
+
+    /// Takes what is to be taken over, once, before the first worker of the target is started.
+    fn take_over(&mut self, generation: GenerationId) -> Result<(), String> {
+        let to_target = generation == self.prepared.plan.target && !self.turned_back;
+        let Some(from) = self.event.how.take_over.as_ref().filter(|_| to_target && self.beside.is_none())
+        else {
+            return Ok(());
+        };
+        let groups = take_over::listens(&self.prepared.target.pipeline);
+        let taken =
+            self.ask(|client| client.take_over(from, groups.clone(), false)).map_err(|e| chain(&e))?;
+        self.beside = Some(take_over::what_next(from, &taken));
+        Ok(())
     }
 
     /// Stops every worker but these; an unreachable supervisor is tried again by the next engine.
@@ -438,8 +469,12 @@ impl Outside<'_> {
 
     /// What to tell besides the verdict: where the pipeline came from, and what preflight has found doubtful.
     pub(super) fn note(&self) -> Option<String> {
-        let notes: Vec<&str> =
-            [&self.prepared.note, &self.doubt].into_iter().flatten().map(String::as_str).collect();
+        let beside = self.beside.as_ref().filter(|_| !self.turned_back);
+        let notes: Vec<&str> = [self.prepared.note.as_ref(), self.doubt.as_ref(), beside]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

@@ -45,7 +45,7 @@ pub use delta::Delta;
 pub use document::DocumentError;
 pub use event::{
     Actor, BootTime, Event, How, ImportedEvent, Mark, Outcome, PushRecord, Repair, Request, Stage,
-    StepReport, StepResult, Verdict,
+    StepReport, StepResult, TakeOver, Verdict,
 };
 pub use external::{External, ExternalNode};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};

@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use crate::fsx::Dir;
-use crate::model::{Listen, Slot};
+use crate::model::{Listen, Slot, TakeOver};
 
 use super::sockets::SocketError;
-use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
+use super::wire::{Answer, Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
 use super::{clients, keeper, local, process, sockets};
 
 /// A supervisor answers from memory; one that takes longer is stuck.
@@ -131,6 +131,22 @@ impl Client {
     /// [`Unreachable::Gone`]: ask again.
     pub fn abandon(&mut self, event: u64) -> Result<(), Unreachable> {
         self.tell(&Ask::Abandon { event })
+    }
+
+    /// Takes the sockets of a process outside: see [`Ask::TakeOver`]; `look`: only says which.
+    ///
+    /// # Errors
+    /// [`Unreachable::Refused`], with the reason: nothing was taken. [`Unreachable::Gone`]: ask again.
+    pub fn take_over(
+        &mut self,
+        from: &TakeOver,
+        groups: BTreeMap<String, Listen>,
+        look: bool,
+    ) -> Result<Taken, Unreachable> {
+        match self.ask(&Ask::TakeOver { pid: from.pid, started: from.started, groups, look })? {
+            Answer::Taken(taken) => Ok(taken),
+            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
+        }
     }
 
     /// Drains every slot that is not in `keep`, and closes the sockets no slot needs.

@@ -26,6 +26,7 @@ use super::wire::WorkerSpec;
 use super::{clock, memory, oneshot, spawn, surroundings};
 
 mod closing;
+mod taking;
 mod tell;
 
 /// How often a ready file is looked for while something is starting.

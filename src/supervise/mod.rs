@@ -47,4 +47,4 @@ pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, is_signal, send, start_of as process_start, uptime};
 pub use record::{last_event, recorded};
-pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};
+pub use wire::{Answer, Ask, Launch, News, NewsLine, Taken, WorkerReport, WorkerSpec, WorkerState};

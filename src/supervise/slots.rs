@@ -122,6 +122,9 @@ pub(super) struct Table {
     #[serde(with = "pairs")]
     places: BTreeMap<Slot, Place>,
     workers: BTreeMap<u64, Worker>,
+    /// sockets of ours, by key, that a process (pid, start) has which is none of ours
+    #[serde(default)]
+    pub(super) outsiders: BTreeMap<String, (u32, u64)>,
 }
 
 /// What the supervisor shall do.

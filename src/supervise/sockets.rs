@@ -192,8 +192,21 @@ impl Sockets {
         Ok(found.into_iter().map(|found| self.inherit(group, found, holder)).collect())
     }
 
+    /// Whether another socket than `found` is held as `key`.
+    pub(super) fn is_another(&self, key: &str, found: &Found) -> bool {
+        let cookie = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).ok();
+        self.held.get(key).is_some_and(|held| cookie(held) != found.cookie)
+    }
+
+    /// Keeps `found` as `key`.
+    pub(super) fn keep_found(&mut self, key: &str, found: Found, holder: Option<&Holder>) {
+        if !self.holds(key) {
+            self.keep(key.to_owned(), found.fd, holder);
+        }
+    }
+
     /// Keeps `found` for the next process of `group`, which binds by itself. Its key.
-    fn inherit(&mut self, group: &str, found: Found, holder: Option<&Holder>) -> String {
+    pub(super) fn inherit(&mut self, group: &str, found: Found, holder: Option<&Holder>) -> String {
         let prefix = inherit_prefix(group);
         let known = self.held.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
         let is_it = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).ok() == found.cookie;
@@ -241,6 +254,14 @@ impl Sockets {
         let Some(fd) = self.held.remove(key) else { return };
         tracing::info!(address = key, "listens no more");
         quiet::end(&fd);
+        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
+            tracing::warn!(%error, "a socket stays in the holder");
+        }
+    }
+
+    /// Lets `key` go, which somebody else has, too.
+    pub(super) fn let_go(&mut self, key: &str, holder: Option<&Holder>) {
+        self.held.remove(key);
         if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
             tracing::warn!(%error, "a socket stays in the holder");
         }

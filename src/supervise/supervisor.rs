@@ -173,6 +173,13 @@ impl Supervisor {
                 self.clients.answer(id, &Answer::Accepted);
                 return self.crew.settle(&slots);
             }
+            Ask::TakeOver { pid, started, groups, look } => {
+                let answer = match self.crew.take_over(pid, started, &groups, look) {
+                    Ok(taken) => Answer::Taken(taken),
+                    Err(why) => Answer::Refused { why },
+                };
+                return self.clients.answer(id, &answer);
+            }
             Ask::Quit => {
                 self.quits = true;
                 Vec::new()

@@ -58,10 +58,11 @@ impl Crew {
         };
         let (then, acts): (Vec<Act>, Vec<Act>) = acts.into_iter().partition(accepts);
         self.carry_out(acts);
+        let (shared, keys): (Vec<String>, Vec<String>) =
+            keys.into_iter().partition(|key| self.is_shared(key));
         let (sockets, link) = self.keeper.parts();
-        for key in &keys {
-            sockets.shut_out(key, link);
-        }
+        shared.iter().for_each(|key| sockets.let_go(key, link));
+        keys.iter().for_each(|key| sockets.shut_out(key, link));
         let wait = if then.is_empty() { Duration::ZERO } else { LIMIT };
         self.closing = Some(Closing { keys, then, empty: None, deadline: clock::after(wait) });
         self.on_time_to_close();
@@ -87,6 +88,7 @@ impl Crew {
         let (sockets, link) = self.keeper.parts();
         for key in keys {
             sockets.close(&key, link);
+            self.table.outsiders.remove(&key);
         }
     }
 
@@ -94,11 +96,16 @@ impl Crew {
     pub(super) fn close_unneeded(&mut self, listen: Option<&Listen>) {
         let Some(Listen::Sockets(bound)) = listen else { return };
         let needed = self.table.needed_sockets();
-        let (sockets, link) = self.keeper.parts();
         for key in bound.values().map(crate::model::Socket::key).filter(|key| !needed.contains(key)) {
-            if sockets.holds(&key) {
-                sockets.shut_out(&key, link);
-                sockets.close(&key, link);
+            let shared = self.is_shared(&key);
+            let (sockets, link) = self.keeper.parts();
+            match shared {
+                true => sockets.let_go(&key, link),
+                false if sockets.holds(&key) => {
+                    sockets.shut_out(&key, link);
+                    sockets.close(&key, link);
+                }
+                false => {}
             }
         }
     }

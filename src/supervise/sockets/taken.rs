@@ -50,7 +50,7 @@ impl Found {
     }
 
     /// Whether it listens at `address`.
-    pub(super) fn is_at(&self, address: &Address) -> bool {
+    pub(in crate::supervise) fn is_at(&self, address: &Address) -> bool {
         self.address == address.to_string()
     }
 }
