@@ -3,8 +3,11 @@
 use crate::activation::Plan;
 use crate::manager::{
     Draft, Service, Submitted, chain, collect_after, leave, plan_for, rollback_target, stop_target, submit,
+    take_over,
 };
-use crate::model::{GenerationId, How, Outcome, Request, StepReport, StepResult, Verdict, duration};
+use crate::model::{
+    GenerationId, How, Outcome, Request, StepReport, StepResult, TakeOver, Verdict, duration,
+};
 use crate::store::Kind;
 
 use super::args::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
@@ -20,7 +23,8 @@ pub(super) fn activate(
     output: &mut Output,
 ) -> Result<Exit, Failure> {
     let target = resolve(service, &flags.reference)?;
-    act(Request::Activate, target, &flags.act, service, environment, output)
+    let from = flags.take_over.as_deref().map(take_over).transpose()?;
+    act(Request::Activate, target, &flags.act, from, service, environment, output)
 }
 
 pub(super) fn rollback(
@@ -36,7 +40,7 @@ pub(super) fn rollback(
     if flags.freeze {
         super::freeze::write(Some("frozen by a rollback".to_owned()), service, environment)?;
     }
-    act(Request::Rollback, target, &flags.act, service, environment, output)
+    act(Request::Rollback, target, &flags.act, None, service, environment, output)
 }
 
 pub(super) fn deploy(
@@ -45,11 +49,12 @@ pub(super) fn deploy(
     environment: &Environment,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
+    let take_over = flags.take_over.as_deref().map(take_over).transpose()?;
     let pushed = super::push::push(&flags.push, service, environment, output)?;
     if !output.is_json() {
         output.talk(format!("pushed {}", pushed.id));
     }
-    let how = how(&flags.how, false, service)?;
+    let how = How { take_over, ..how(&flags.how, false, service)? };
     carry_out(Request::Activate, pushed.id, how, flags.how.no_wait, service, environment, output)
 }
 
@@ -57,11 +62,12 @@ fn act(
     request: Request,
     target: GenerationId,
     flags: &ActFlags,
+    take_over: Option<TakeOver>,
     service: &Service,
     environment: &Environment,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
-    let how = how(&flags.how, flags.pointer_only, service)?;
+    let how = How { take_over, ..how(&flags.how, flags.pointer_only, service)? };
     if flags.dry_run {
         let (plan, note) = plan_for(service, request, target, how)?;
         print_plan(&plan, note.as_deref(), output);

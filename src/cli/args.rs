@@ -290,6 +290,9 @@ pub(super) struct ActFlags {
 pub(super) struct DeployFlags {
     #[command(flatten)]
     pub(super) push: PushFlags,
+    /// Start the workers on the sockets of a service that runs now: a systemd unit, a process, or an absolute pid file
+    #[arg(long, value_name = "UNIT|PID|FILE")]
+    pub(super) take_over: Option<String>,
     #[command(flatten)]
     pub(super) how: HowFlags,
 }
@@ -371,6 +374,9 @@ pub(super) struct ActivateFlags {
     /// The generation; no default: the newest is not always the one that is meant
     #[arg(value_name = "REF")]
     pub(super) reference: String,
+    /// Start the workers on the sockets of a service that runs now: a systemd unit, a process, or an absolute pid file
+    #[arg(long, value_name = "UNIT|PID|FILE", conflicts_with = "pointer_only")]
+    pub(super) take_over: Option<String>,
     #[command(flatten)]
     pub(super) act: ActFlags,
 }

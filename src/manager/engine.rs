@@ -356,6 +356,7 @@ impl Engine<'_> {
             news: None,
             doubt: None,
             held: None,
+            beside: None,
             turned_back: false,
         };
         outside.follow();

@@ -28,6 +28,7 @@ mod service;
 mod standstill;
 mod status;
 mod surroundings;
+mod take_over;
 mod wake;
 mod watchdog;
 
@@ -44,4 +45,5 @@ pub use request::{Draft, Submitted, leave, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, PipelineSource, Place, Service};
 pub use standstill::stop_target;
 pub use status::{ActivationReport, ManagerReport, StatusReport, report as status, running_workers};
+pub use take_over::take_over;
 pub use watchdog::{Fault, WatchdogReport};

@@ -9,14 +9,14 @@ use crate::activation::{Act, Observation};
 use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot, Tell};
 use crate::store::{Staging, Writer};
 use crate::supervise;
-use crate::supervise::client::{HangUp, Unreachable};
+use crate::supervise::client::{HangUp, Slots, Unreachable};
 use crate::supervise::oneshot::{self, Cancel, Finished, OneShot, OneShotError};
 use crate::supervise::{Launch, News, ServiceManager};
 
 use super::canary;
 use super::facts::{Prepared, program_path};
 use super::watchdog::is_there;
-use super::{ManagerError, Service, clock, headroom, standstill, surroundings};
+use super::{ManagerError, Service, clock, headroom, standstill, surroundings, take_over};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +60,8 @@ pub(super) struct Outside<'a> {
     pub(super) doubt: Option<String>,
     /// whoever looks after the workers, as long as this activation goes on
     pub(super) held: Option<Box<dyn ServiceManager>>,
+    /// the service whose sockets were taken, and what is to be done with it
+    pub(super) beside: Option<String>,
 }
 
 /// What has been asked for and not answered yet.
@@ -161,6 +163,25 @@ impl Outside<'_> {
         let starts =
             self.prepared.plan.steps.iter().any(|step| step.run && matches!(step.act, Act::Replace(_)));
         let slots = if starts { self.client().and_then(|mut client| client.slots()).ok() } else { None };
+        if let Some(from) = &self.event.how.take_over {
+            if !starts {
+                return Err(
+                    "it starts no worker, so nothing would be taken over; `--force` replaces those that run"
+                        .to_owned(),
+                );
+            }
+            let groups = take_over::listens(pipeline);
+            self.client()
+                .and_then(|mut client| client.take_over(from, groups, true))
+                .map_err(|e| chain(&e))?;
+        }
+        let lost = |slots: &Slots| {
+            let mut groups = pipeline.workers.iter();
+            groups.find_map(|(name, group)| slots.lost_to(name, &group.listen))
+        };
+        if let Some(why) = slots.as_ref().and_then(lost) {
+            return Err(why);
+        }
         let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (s.supervisor, s.workers));
         let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
         let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).chain(doubt).collect();
@@ -332,6 +353,9 @@ impl Outside<'_> {
         let asked = match spec {
             None => Err(format!("{} has no slot {slot}", generation.short())),
             Some(spec) => {
+                if let Err(why) = self.take_over(generation) {
+                    return self.send(Observation::WorkerFailed { slot, generation, why });
+                }
                 let asked = self.event.how.force || self.event.request == Request::Restart || prepared.renews;
                 let to_target = generation == prepared.plan.target;
                 // what is put back is well where it runs, also on the target's own generation
@@ -349,6 +373,20 @@ impl Outside<'_> {
             Ok(()) => self.in_flight.ensuring = Some((slot, generation)),
             Err(why) => self.send(Observation::WorkerFailed { slot, generation, why }),
         }
+    }
+
+    /// Takes what is to be taken over, once, before the first worker of the target is started.
+    fn take_over(&mut self, generation: GenerationId) -> Result<(), String> {
+        let to_target = generation == self.prepared.plan.target && !self.turned_back;
+        let Some(from) = self.event.how.take_over.as_ref().filter(|_| to_target && self.beside.is_none())
+        else {
+            return Ok(());
+        };
+        let groups = take_over::listens(&self.prepared.target.pipeline);
+        let taken =
+            self.ask(|client| client.take_over(from, groups.clone(), false)).map_err(|e| chain(&e))?;
+        self.beside = Some(take_over::what_next(from, &taken));
+        Ok(())
     }
 
     /// Stops every worker but these; an unreachable supervisor is tried again by the next engine.
@@ -434,8 +472,12 @@ impl Outside<'_> {
 
     /// What to tell besides the verdict: where the pipeline came from, and what preflight has found doubtful.
     pub(super) fn note(&self) -> Option<String> {
-        let notes: Vec<&str> =
-            [&self.prepared.note, &self.doubt].into_iter().flatten().map(String::as_str).collect();
+        let beside = self.beside.as_ref().filter(|_| !self.turned_back);
+        let notes: Vec<&str> = [self.prepared.note.as_ref(), self.doubt.as_ref(), beside]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

@@ -1,5 +1,7 @@
 //! What is in force, who looks after it, and what runs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
@@ -101,9 +103,9 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
     let store = &service.store;
     let current = store.current()?;
     let last_good = store.last_good()?;
-    let (supervisor, workers) = match service.reach().and_then(|mut workers| workers.slots()) {
-        Ok(slots) => (slots.supervisor, slots.workers),
-        Err(_) => (None, Vec::new()),
+    let (supervisor, workers, lost) = match service.reach().and_then(|mut workers| workers.slots()) {
+        Ok(slots) => (slots.supervisor, slots.workers, slots.lost),
+        Err(_) => (None, Vec::new(), BTreeMap::new()),
     };
     let activation = match store.pending()?.into_iter().next() {
         None => None,
@@ -158,6 +160,12 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         look_at(worker);
     }
     report.advice = advice(&report);
+    report.advice.extend(lost.iter().map(|(key, why)| {
+        format!(
+            "the socket of {key} is lost: its workers serve on, and cannot be replaced ({why}); start the supervisor \
+             anew with that right, or stop and start the service"
+        )
+    }));
     look_outside(service, &mut report);
     Ok(report)
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// Where a socket listens: `tcp://127.0.0.1:80`, `udp://[::1]:53`, `unix:///run/x.sock`. Checked when read:
-/// a port, and never 0; an absolute path that fits into a socket address.
+/// Where a socket listens: `tcp://127.0.0.1:80`, `udp://[::1]:53`, `unix:///run/x.sock`,
+/// `unix-dgram:///run/x.sock`. Checked when read: a port, and never 0; an absolute path that fits into a socket address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Address {
@@ -15,7 +15,11 @@ pub enum Address {
     Udp(SocketAddr),
     /// a unix stream socket at an absolute path
     Unix(String),
+    /// a unix datagram socket at an absolute path
+    UnixDatagram(String),
 }
+
+const SCHEMES: &str = "write tcp://, udp://, unix:// or unix-dgram://";
 
 /// Text that is no [`Address`], and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +40,21 @@ impl Address {
     pub fn plain(&self) -> String {
         match self {
             Address::Tcp(socket) | Address::Udp(socket) => socket.to_string(),
-            Address::Unix(path) => path.clone(),
+            Address::Unix(path) | Address::UnixDatagram(path) => path.clone(),
         }
+    }
+
+    /// The path of a unix socket.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Address::Tcp(_) | Address::Udp(_) => None,
+            Address::Unix(path) | Address::UnixDatagram(path) => Some(path),
+        }
+    }
+
+    /// Whether connections come to it, and not datagrams.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Address::Tcp(_) | Address::Unix(_))
     }
 }
 
@@ -46,19 +63,19 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
         let error = |why| AddressError { text: text.chars().take(120).collect(), why };
-        let (scheme, rest) =
-            text.split_once("://").ok_or_else(|| error("write tcp://, udp:// or unix://"))?;
-        if scheme == "unix" {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| error(SCHEMES))?;
+        if matches!(scheme, "unix" | "unix-dgram") {
             let path = rest.strip_prefix('/').ok_or_else(|| error("a unix socket needs an absolute path"))?;
             // sun_path has 108 bytes, with the ending NUL
             return match super::RelPath::new(path) {
-                Ok(_) if rest.len() <= 107 => Ok(Address::Unix(rest.to_owned())),
+                Ok(_) if rest.len() <= 107 && scheme == "unix" => Ok(Address::Unix(rest.to_owned())),
+                Ok(_) if rest.len() <= 107 => Ok(Address::UnixDatagram(rest.to_owned())),
                 Ok(_) => Err(error("a unix socket's path has at most 107 bytes")),
                 Err(_) => Err(error("the path has an empty, `.` or `..` part or a control character")),
             };
         }
         if !matches!(scheme, "tcp" | "udp") {
-            return Err(error("write tcp://, udp:// or unix://"));
+            return Err(error(SCHEMES));
         }
         let socket: SocketAddr = rest
             .parse()
@@ -76,6 +93,7 @@ impl fmt::Display for Address {
             Address::Tcp(socket) => write!(f, "tcp://{socket}"),
             Address::Udp(socket) => write!(f, "udp://{socket}"),
             Address::Unix(path) => write!(f, "unix://{path}"),
+            Address::UnixDatagram(path) => write!(f, "unix-dgram://{path}"),
         }
     }
 }
@@ -107,6 +125,7 @@ mod tests {
             "udp://[::]:53",
             "unix:///run/x.sock",
             "unix:///a b",
+            "unix-dgram:///run/log",
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
@@ -116,8 +135,8 @@ mod tests {
         }
         let long = format!("unix:///{}", "x".repeat(107));
         for (text, why) in [
-            ("127.0.0.1:80", "write tcp://, udp:// or unix://"),
-            ("http://127.0.0.1:80", "write tcp://, udp:// or unix://"),
+            ("127.0.0.1:80", SCHEMES),
+            ("http://127.0.0.1:80", SCHEMES),
             ("tcp://127.0.0.1", "write a numeric address and a port, like 127.0.0.1:80 or [::1]:80"),
             ("tcp://localhost:80", "write a numeric address and a port, like 127.0.0.1:80 or [::1]:80"),
             ("tcp://::1:80", "write a numeric address and a port, like 127.0.0.1:80 or [::1]:80"),
@@ -125,6 +144,7 @@ mod tests {
             ("udp://127.0.0.1:0", "port 0 is none"),
             ("unix://run/x", "a unix socket needs an absolute path"),
             ("unix:///a/../b", "the path has an empty, `.` or `..` part or a control character"),
+            ("unix-dgram://x", "a unix socket needs an absolute path"),
             (&long, "a unix socket's path has at most 107 bytes"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap_err().why(), why, "{text}");

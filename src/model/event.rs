@@ -116,6 +116,20 @@ pub struct How {
     /// of a start that the watchdog asks for: only this
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<Repair>,
+    /// the workers start on the sockets of a service that runs outside
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub take_over: Option<TakeOver>,
+}
+
+/// A service that runs outside, and whose sockets are taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeOver {
+    /// the systemd unit that it is; `None`: it was named by its process
+    pub unit: Option<String>,
+    /// its main process
+    pub pid: u32,
+    /// when that started, in clock ticks since boot
+    pub started: u64,
 }
 
 /// What the watchdog wants mended. Whatever is well stays as it is.

@@ -30,6 +30,7 @@ mod section;
 mod service_manager;
 pub mod size;
 mod slot;
+mod socket;
 mod surroundings;
 mod value;
 mod veto;
@@ -45,7 +46,7 @@ pub use delta::Delta;
 pub use document::DocumentError;
 pub use event::{
     Actor, BootTime, Event, How, ImportedEvent, Mark, Outcome, PushRecord, Repair, Request, Stage,
-    StepReport, StepResult, Verdict,
+    StepReport, StepResult, TakeOver, Verdict,
 };
 pub use external::{External, ExternalNode};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
@@ -62,6 +63,7 @@ pub use retention::{Limits, Retention};
 pub use section::{Parsed, Section, SectionError, SectionParseError};
 pub use service_manager::ServiceManagerChoice;
 pub use slot::Slot;
+pub use socket::Socket;
 pub use surroundings::{Bounds, Identity, IdentityError, Surroundings};
 pub use value::{KeyKind, Member, Value, digest};
 pub use veto::Veto;

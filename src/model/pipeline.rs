@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::field::Document;
 use super::section::SectionError;
 use super::{
-    Address, Command, ContentHash, DocumentError, External, LoadedKey, Manifest, Parsed, Probe, RelPath,
-    Section, Surroundings,
+    Command, ContentHash, DocumentError, External, LoadedKey, Manifest, Parsed, Probe, RelPath, Section,
+    Socket, Surroundings,
 };
 
 mod canary;
+mod listen;
 pub(super) mod read;
 mod surroundings;
 
@@ -92,7 +93,7 @@ pub struct Group {
 #[serde(rename_all = "kebab-case")]
 pub enum Listen {
     /// bound by the supervisor once, passed by name: `LISTEN_FDS`
-    Sockets(BTreeMap<String, Address>),
+    Sockets(BTreeMap<String, Socket>),
     /// bound by the first worker itself, kept, and offered to its successor in this variable ("4;5;")
     Inherit(String),
 }

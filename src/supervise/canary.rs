@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::fsx::{Dir, FsError, Meta};
-use crate::model::{Address, Command, HttpUrl, Listen, Network, Probe, Ready, Surroundings};
+use crate::model::{Address, Command, HttpUrl, Listen, Network, Probe, Ready, Socket, Surroundings};
 
 use super::exec::{Network as Where, Start};
 use super::launch::{self, Given};
@@ -241,7 +241,9 @@ impl<'a> Trial<'a> {
         if let Some(loaded) = spec.launch.loaded.as_ref().filter(|_| !spec.copies_loaded) {
             dir.symlink(loaded, "loaded").map_err(chain)?;
         }
-        let (addresses, fds) = sockets_for(canary, run)?;
+        let (sockets, fds) = sockets_for(canary, run)?;
+        let addresses: BTreeMap<String, Address> =
+            sockets.iter().map(|(name, socket)| (name.clone(), socket.address.clone())).collect();
         let check = match &spec.ready {
             Ready::Notify => Check::Notify(NotifySocket::bind(&dir).map_err(chain)?),
             Ready::File(path) => {
@@ -271,7 +273,7 @@ impl<'a> Trial<'a> {
         start.settings.give(&dir).map_err(chain)?;
         if canary.network == Network::Private {
             start.sockets = 0;
-            start.bind = addresses.values().cloned().collect();
+            start.bind = sockets.into_values().collect();
             start.network = Some(Where::Own { addresses: own_addresses(canary) });
         }
         let worker = Program::start(&start, program, fds)?;
@@ -489,9 +491,9 @@ fn own_addresses(canary: &Canary) -> Vec<IpAddr> {
     let listens = match &canary.spec.listen {
         Listen::Sockets(sockets) => sockets
             .values()
-            .filter_map(|address| match address {
+            .filter_map(|socket| match &socket.address {
                 Address::Tcp(at) | Address::Udp(at) => Some(at.ip()),
-                Address::Unix(_) => None,
+                Address::Unix(_) | Address::UnixDatagram(_) => None,
             })
             .collect(),
         Listen::Inherit(_) => Vec::new(),
@@ -499,34 +501,35 @@ fn own_addresses(canary: &Canary) -> Vec<IpAddr> {
     listens.into_iter().chain(canary.addresses.iter().copied()).collect()
 }
 
-/// Where the canary listens instead of where its group does, by name; with the network of the host, the
-/// sockets, too. Paths are private in both.
-fn sockets_for(canary: &Canary, run: &str) -> Result<(BTreeMap<String, Address>, Vec<OwnedFd>), String> {
+/// What the canary listens on instead of what its group does, by name; with the network of the host bound already.
+/// Paths are private in both.
+fn sockets_for(canary: &Canary, run: &str) -> Result<(BTreeMap<String, Socket>, Vec<OwnedFd>), String> {
     let Listen::Sockets(listen) = &canary.spec.listen else { return Ok((BTreeMap::new(), Vec::new())) };
-    let (mut addresses, mut fds) = (BTreeMap::new(), Vec::new());
-    for (name, address) in listen {
-        let mut address = match address {
+    let (mut own, mut fds) = (BTreeMap::new(), Vec::new());
+    for (name, socket) in listen {
+        let mut socket = Socket { owner: None, group: None, ..socket.clone() };
+        socket.address = match socket.address {
             Address::Unix(_) => Address::Unix(format!("{run}/listen-{name}")),
-            address if canary.network == Network::Private => address.clone(),
-            Address::Tcp(at) => Address::Tcp(loopback(*at)),
-            Address::Udp(at) => Address::Udp(loopback(*at)),
+            Address::UnixDatagram(_) => Address::UnixDatagram(format!("{run}/listen-{name}")),
+            address if canary.network == Network::Private => address,
+            Address::Tcp(at) => Address::Tcp(loopback(at)),
+            Address::Udp(at) => Address::Udp(loopback(at)),
         };
-        if let Address::Unix(path) = &address
-            && path.len() > LONGEST_SOCKET
-        {
+        if let Some(path) = socket.address.path().filter(|path| path.len() > LONGEST_SOCKET) {
             return Err(format!("{path} is too long for a socket ({LONGEST_SOCKET} bytes)"));
         }
         if canary.network == Network::Host {
-            let fd = sockets::bind(&address).map_err(|why| format!("cannot listen on {address}: {why}"))?;
-            if let Address::Tcp(at) | Address::Udp(at) = &mut address {
+            let fd = sockets::bind(&socket)
+                .map_err(|why| format!("cannot listen on {}: {why}", socket.address))?;
+            if let Address::Tcp(at) | Address::Udp(at) = &mut socket.address {
                 let bound = rustix::net::getsockname(&fd).map_err(|e| e.to_string())?;
                 *at = SocketAddr::try_from(bound).map_err(|e| e.to_string())?;
             }
             fds.push(fd);
         }
-        addresses.insert(name.clone(), address);
+        own.insert(name.clone(), socket);
     }
-    Ok((addresses, fds))
+    Ok((own, fds))
 }
 
 /// Any port of the loopback of the same kind.

@@ -1,6 +1,6 @@
 //! The manager's side of the supervisor's socket.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,11 +10,12 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use crate::fsx::Dir;
-use crate::model::Slot;
+use crate::model::{Listen, Slot, TakeOver};
 
 use super::service_manager::{NewsSource, ServiceManager};
-use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
-use super::{clients, keeper, local, process};
+use super::sockets::SocketError;
+use super::wire::{Answer, Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
+use super::{clients, keeper, local, process, sockets};
 
 /// A supervisor answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,6 +62,20 @@ pub struct Slots {
     pub news: u64,
     /// all processes, by slot, then by start
     pub workers: Vec<WorkerReport>,
+    /// sockets that workers listen on and that nobody can give to their successors: by key, with the reason
+    pub lost: BTreeMap<String, String>,
+}
+
+impl Slots {
+    /// Why no process of `group` that listens on `listen` can be started, where a socket of it is lost.
+    pub fn lost_to(&self, group: &str, listen: &Listen) -> Option<String> {
+        let is_of = |key: &String| match listen {
+            Listen::Sockets(sockets) => sockets.values().any(|socket| socket.key() == *key),
+            Listen::Inherit(_) => key.starts_with(&sockets::inherit_prefix(group)),
+        };
+        let (key, why) = self.lost.iter().find(|(key, _)| is_of(key))?;
+        Some(SocketError::Lost { address: key.clone(), why: why.clone() }.to_string())
+    }
 }
 
 /// A connection on which one thing at a time is asked.
@@ -114,8 +129,8 @@ impl Client {
 impl ServiceManager for Client {
     fn slots(&mut self) -> Result<Slots, Unreachable> {
         match self.ask(&Ask::Slots)? {
-            Answer::Slots { supervisor, news, workers } => {
-                Ok(Slots { supervisor: Some(supervisor), news, workers })
+            Answer::Slots { supervisor, news, workers, lost } => {
+                Ok(Slots { supervisor: Some(supervisor), news, workers, lost })
             }
             other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
         }
@@ -135,6 +150,18 @@ impl ServiceManager for Client {
 
     fn settle(&mut self, keep: &[Slot]) -> Result<(), Unreachable> {
         self.tell(&Ask::Settle { slots: keep.to_vec() })
+    }
+
+    fn take_over(
+        &mut self,
+        from: &TakeOver,
+        groups: BTreeMap<String, Listen>,
+        look: bool,
+    ) -> Result<Taken, Unreachable> {
+        match self.ask(&Ask::TakeOver { pid: from.pid, started: from.started, groups, look })? {
+            Answer::Taken(taken) => Ok(taken),
+            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
+        }
     }
 
     fn listen(&mut self, after: u64) -> Result<Box<dyn NewsSource>, Unreachable> {

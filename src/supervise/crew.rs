@@ -25,6 +25,8 @@ use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;
 use super::{clock, memory, oneshot, spawn, surroundings};
 
+mod closing;
+mod taking;
 pub(super) mod tell;
 
 /// How often a ready file is looked for while something is starting.
@@ -52,6 +54,7 @@ pub(super) struct Crew {
     live: BTreeMap<u64, Live>,
     leases: BTreeMap<PathBuf, Lock>,
     restarts: BTreeMap<Slot, Instant>,
+    closing: Option<closing::Closing>,
 }
 
 struct Live {
@@ -115,6 +118,7 @@ impl Crew {
             live: BTreeMap::new(),
             leases: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            closing: None,
         };
         crew.adopt()?;
         Ok(crew)
@@ -149,6 +153,7 @@ impl Crew {
                 processes.remove_tree(&name)?;
             }
         }
+        self.take_back();
         self.carry_out(acts);
         Ok(())
     }
@@ -165,7 +170,9 @@ impl Crew {
                         tracing::warn!(slot, why, "could not be started");
                         self.remove_directory(n);
                         let why = format!("could not be started: {why}");
+                        let listen = self.table.worker(n).map(|worker| worker.spec.listen.clone());
                         acts.extend(self.table.gone(n, why, Duration::ZERO));
+                        self.close_unneeded(listen.as_ref());
                     }
                 }
                 Act::Drain(n) => self.drain(n),
@@ -200,6 +207,7 @@ impl Crew {
             .chain(told)
             .chain(self.restarts.values().copied())
             .chain(self.keeper.next())
+            .chain(self.closing.as_ref().map(closing::Closing::next))
             .chain(self.logs.next())
             .min()
     }
@@ -244,7 +252,9 @@ impl Crew {
         let why = if tail.is_empty() { what.clone() } else { format!("{what}\n{tail}") };
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, what, "is gone");
         let well = ended.success() && worker.verdict.is_none();
+        let listen = (!worker.ready).then(|| worker.spec.listen.clone());
         let acts = self.table.ended(n, why, clock::now() - live.since, well);
+        self.close_unneeded(listen.as_ref());
         self.carry_out(acts);
     }
 
@@ -291,6 +301,7 @@ impl Crew {
         }
         self.logs.on_time();
         self.on_time_to_tell();
+        self.on_time_to_close();
         let due: Vec<Slot> = self
             .restarts
             .iter()
@@ -346,16 +357,6 @@ impl Crew {
         }
     }
 
-    /// After the table has settled: nobody is asked any more, and the sockets that no slot needs are closed.
-    pub(super) fn settle(&mut self) {
-        for (n, live) in &mut self.live {
-            if self.table.worker(*n).is_some_and(|worker| worker.ready) {
-                live.check = Check::None;
-            }
-        }
-        self.keeper.retain(&self.table.needed_sockets());
-    }
-
     fn became_ready(&mut self, n: u64) {
         let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) else { return };
         (live.check, live.deadline) = (Check::None, None);
@@ -388,7 +389,8 @@ impl Crew {
         let mut given = Given { run, worker: Some(&spec), copies_loaded, ..Given::default() };
         match &spec.listen {
             Listen::Sockets(sockets) => {
-                given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
+                given.sockets =
+                    sockets.iter().map(|(name, socket)| (name.as_str(), &socket.address)).collect();
             }
             Listen::Inherit(variable) => given.inherited = Some((variable, fds.len())),
         }
@@ -445,10 +447,11 @@ impl Crew {
     }
 
     fn sockets_for(&mut self, spec: &WorkerSpec) -> Result<(Vec<String>, Vec<OwnedFd>), String> {
+        self.take_back();
         let (sockets, link) = self.keeper.parts();
         let keys = match &spec.listen {
             Listen::Sockets(_) => sockets.ensure(&spec.listen, link).map_err(|e| e.to_string())?,
-            Listen::Inherit(_) => sockets.inherited(&spec.slot.group),
+            Listen::Inherit(_) => sockets.inherited(&spec.slot.group).map_err(|e| e.to_string())?,
         };
         let fds = sockets.duplicates(&keys).map_err(|e| e.to_string())?;
         Ok((keys, fds))

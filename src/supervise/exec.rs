@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::Dir;
-use crate::model::Address;
+use crate::model::{Address, Socket};
 
 use super::namespace::{self, NamespaceError};
 use super::sockets;
@@ -45,7 +45,7 @@ pub(super) struct Start {
     pub(super) listen_pid: bool,
     /// sockets to be bound here, from the descriptor after the passed ones on
     #[serde(default)]
-    pub(super) bind: Vec<Address>,
+    pub(super) bind: Vec<Socket>,
     /// not the network of whoever starts it
     #[serde(default)]
     pub(super) network: Option<Network>,
@@ -315,10 +315,10 @@ fn mappings(start: &Start, fetched: Fetched) -> Result<Vec<FdMapping>, ExecError
     let given = start.sockets + fetched.sockets.len();
     let mapping = |(index, parent_fd)| FdMapping { parent_fd, child_fd: (FIRST_FD + index) as RawFd };
     let mut mappings: Vec<FdMapping> = fetched.sockets.into_iter().enumerate().map(mapping).collect();
-    for (index, address) in start.bind.iter().enumerate() {
+    for (index, socket) in start.bind.iter().enumerate() {
         let child_fd = (FIRST_FD + given + index) as RawFd;
-        let parent_fd =
-            sockets::bind(address).map_err(|why| ExecError::NoSocket { address: address.clone(), why })?;
+        let parent_fd = sockets::bind(socket)
+            .map_err(|why| ExecError::NoSocket { address: socket.address.clone(), why })?;
         mappings.push(FdMapping { parent_fd, child_fd });
     }
     let strangers = strangers(given + start.bind.len()).map_err(shut)?;

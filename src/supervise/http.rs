@@ -74,7 +74,7 @@ fn connect(address: &Address, deadline: Instant, cancel: &Cancel) -> Result<Owne
             let connected = rustix::net::connect(&socket, at);
             (socket, connected)
         }
-        Address::Unix(path) => {
+        Address::Unix(path) | Address::UnixDatagram(path) => {
             let socket = open(AddressFamily::UNIX)?;
             let at = SocketAddrUnix::new(path.as_str()).map_err(refused)?;
             let connected = rustix::net::connect(&socket, &at);

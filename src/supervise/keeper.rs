@@ -1,7 +1,6 @@
 //! The supervisor's side of the socket holder: starts one where none answers, and gives everything
 //! to the next when it dies.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -51,12 +50,6 @@ impl Keeper {
     /// When [`Keeper::tend`] wants to be called at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
         self.retry
-    }
-
-    /// Closes every socket that is not `needed`.
-    pub(super) fn retain(&mut self, needed: &BTreeSet<String>) {
-        let (sockets, link) = self.parts();
-        sockets.retain(needed, link);
     }
 
     /// Sees to it that there is a holder. `gone`: its connection has been lost.

@@ -53,4 +53,4 @@ pub use namespace::NamespaceError;
 pub use process::{Ended, is_signal, send, start_of as process_start, uptime};
 pub use service_manager::{NewsSource, ServiceManager, Started, Workers};
 pub use systemd::await_ready;
-pub use wire::{Answer, Ask, Launch, News, NewsLine, WorkerReport, WorkerSpec, WorkerState};
+pub use wire::{Answer, Ask, Launch, News, NewsLine, Taken, WorkerReport, WorkerSpec, WorkerState};

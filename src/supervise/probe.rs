@@ -82,7 +82,7 @@ fn given(subject: &Subject) -> Result<Given<'_>, String> {
     let mut given =
         Given { run, worker: Some(spec), about, copies_loaded: spec.copies_loaded, ..Given::default() };
     if let Listen::Sockets(sockets) = &subject.spec.listen {
-        given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
+        given.sockets = sockets.iter().map(|(name, socket)| (name.as_str(), &socket.address)).collect();
     }
     Ok(given)
 }

@@ -1,16 +1,17 @@
 //! What a manager needs of whoever starts and watches the workers, whichever program that is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fsx::{FsError, Meta};
-use crate::model::{ServiceManagerChoice, Slot};
+use crate::model::{Listen, ServiceManagerChoice, Slot, TakeOver};
 
 use super::client::{self, Client, HangUp, Slots, Unreachable};
 use super::record;
 use super::systemd::{self, Scope, Shared, Systemd};
-use super::wire::{News, WorkerReport, WorkerSpec};
+use super::wire::{News, Taken, WorkerReport, WorkerSpec};
 
 /// Starts and watches workers, and knows what runs: slot, process, generation accepted, exits since.
 ///
@@ -46,6 +47,17 @@ pub trait ServiceManager: Send {
     /// # Errors
     /// [`Unreachable::Gone`]: ask again.
     fn settle(&mut self, keep: &[Slot]) -> Result<(), Unreachable>;
+
+    /// Takes the sockets of a process outside: see [`super::Ask::TakeOver`]; `look`: only says which.
+    ///
+    /// # Errors
+    /// [`Unreachable::Refused`], with the reason: nothing was taken. [`Unreachable::Gone`]: ask again.
+    fn take_over(
+        &mut self,
+        from: &TakeOver,
+        groups: BTreeMap<String, Listen>,
+        look: bool,
+    ) -> Result<Taken, Unreachable>;
 
     /// The news with numbers above `after`; 0: only what comes from now on.
     ///

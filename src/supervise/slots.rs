@@ -23,6 +23,8 @@ pub(super) enum Role {
     Candidate,
     /// serves, or stands in for one that did
     Accepted,
+    /// gave its place, and serves on, until the table settles, what nobody else accepts from
+    Staying,
     /// asked to finish, or being killed; nobody waits for news about it
     Leaving,
 }
@@ -120,6 +122,9 @@ pub(super) struct Table {
     #[serde(with = "pairs")]
     places: BTreeMap<Slot, Place>,
     workers: BTreeMap<u64, Worker>,
+    /// sockets of ours, by key, that a process (pid, start) has which is none of ours
+    #[serde(default)]
+    pub(super) outsiders: BTreeMap<String, (u32, u64)>,
 }
 
 /// What the supervisor shall do.
@@ -274,7 +279,8 @@ impl Table {
                     let kill = !worker.ready;
                     acts.push(self.dismiss(n, kill));
                 }
-                _ => {}
+                Role::Staying => acts.push(self.dismiss(n, false)),
+                Role::Candidate | Role::Accepted | Role::Leaving => {}
             }
         }
         for worker in self.workers.values_mut() {
@@ -293,7 +299,7 @@ impl Table {
         let generation = worker.spec.generation;
         let mut acts = Vec::new();
         match worker.role {
-            Role::Leaving => return acts,
+            Role::Leaving | Role::Staying => return acts,
             Role::Candidate => {
                 (worker.ready, worker.role, worker.sockets) = (true, Role::Accepted, sockets.clone());
                 worker.watched = matches!(worker.spec.ready, Ready::Probe(_));
@@ -316,9 +322,13 @@ impl Table {
                 let note = note.unwrap_or_default();
                 acts.push(Act::Tell(News::Ready { slot: slot.clone(), event, generation, note }));
                 if let Some(old) = old.filter(|old| self.workers.contains_key(old)) {
-                    let kill = !self.workers[&old].ready;
-                    acts.push(self.dismiss(old, kill));
-                    acts.extend(self.cut_leavers(&slot));
+                    if self.serves_alone(old) {
+                        self.workers.get_mut(&old).expect("it is there").role = Role::Staying;
+                    } else {
+                        let kill = !self.workers[&old].ready;
+                        acts.push(self.dismiss(old, kill));
+                        acts.extend(self.cut_leavers(&slot));
+                    }
                 }
             }
             Role::Accepted => {
@@ -379,7 +389,7 @@ impl Table {
         match worker.role {
             Role::Leaving if turns => acts.extend(self.next_turn(&slot)),
             Role::Leaving if worker.kill => acts.extend(self.fall_back(slot)),
-            Role::Leaving => {}
+            Role::Leaving | Role::Staying => {}
             Role::Candidate => {
                 let why = match &worker.instead {
                     Some(instead) => format!(
@@ -502,7 +512,8 @@ impl Table {
             match worker.role {
                 Role::Leaving if lives && worker.kill => acts.push(Act::Kill(n)),
                 Role::Leaving if lives => acts.push(Act::Drain(n)),
-                Role::Leaving => drop(self.workers.remove(&n)),
+                Role::Staying if lives => {}
+                Role::Leaving | Role::Staying => drop(self.workers.remove(&n)),
                 Role::Accepted if worker.ready && lives => {
                     if let Some(Telling { event, spec }) =
                         self.workers.get_mut(&n).and_then(|worker| worker.telling.take())
@@ -590,6 +601,15 @@ impl Table {
             (worker.role, worker.kill, worker.telling) = (Role::Leaving, kill, None);
         }
         if kill { Act::Kill(n) } else { Act::Drain(n) }
+    }
+
+    /// Whether process `n`, which is ready, listens on something that no other process accepts from.
+    fn serves_alone(&self, n: u64) -> bool {
+        let Some(worker) = self.workers.get(&n).filter(|worker| worker.ready) else { return false };
+        let accepts = |other: &Worker| other.ready && matches!(other.role, Role::Accepted | Role::Staying);
+        worker.sockets.iter().any(|key| {
+            !self.workers.iter().any(|(m, other)| *m != n && accepts(other) && other.sockets.contains(key))
+        })
     }
 
     fn cut_leavers(&mut self, slot: &Slot) -> Vec<Act> {

@@ -1,42 +1,51 @@
 //! The listening sockets of all slots: bound once, kept here and in the holder, so that either may
-//! die; and those that a worker has bound itself.
+//! die; and those that a worker, or another service, has bound itself.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode};
-use rustix::io::Errno;
-use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::PidfdGetfdFlags;
-
-use crate::fsx::{Dir, EntryKind, FsError, Lock};
-use crate::model::{Address, Listen};
+use crate::fsx::{Dir, Lock};
+use crate::model::{Listen, Socket};
 
 use super::holder::{Holder, HolderError};
-use super::local;
 
-/// The kernel clamps it to `net.core.somaxconn`, which is 4096 by default.
-const BACKLOG: i32 = 4096;
+mod bind;
+mod quiet;
+mod taken;
+
+pub(super) use bind::bind;
+pub(super) use taken::{Found, of_process};
+
+/// How the other name of a unix socket begins, while another one has its path.
+const BESIDE: &str = ".pointsman-before-";
 
 /// A socket that is not to be had, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
     #[error("cannot listen on {address}: {why}")]
     Bind { address: String, why: String },
-    #[error("cannot take over the sockets of process {pid} (`listen: inherit` needs the right to): {why}")]
+    #[error(
+        "cannot take over the sockets of process {pid}: {why}; it needs root, or the same user, no set-user-id program \
+         and, with Yama, `sysctl kernel.yama.ptrace_scope=0`"
+    )]
     Take { pid: u32, why: String },
+    #[error(
+        "the socket of {address} is lost: a worker listens on it, and it is neither here nor in the holder ({why})"
+    )]
+    Lost { address: String, why: String },
 }
 
 /// What the keys of leases begin with.
 const LEASE: &str = "lease:";
 
-/// Everything held, by key: the address as text, or `inherit:GROUP:ADDRESS`.
+/// Everything held, by key: [`Socket::key`], `inherit:GROUP:ADDRESS`, or that of a lease.
 #[derive(Default)]
 pub(super) struct Sockets {
     held: BTreeMap<String, OwnedFd>,
+    /// what workers listen on and could not be taken back from them, and why
+    lost: BTreeMap<String, String>,
 }
 
 impl Sockets {
@@ -45,6 +54,7 @@ impl Sockets {
         for key in holder.list()? {
             if let Entry::Vacant(place) = self.held.entry(key) {
                 let fd = holder.get(place.key())?;
+                quiet::let_in(&fd);
                 place.insert(fd);
             }
         }
@@ -64,10 +74,16 @@ impl Sockets {
     ) -> Result<Vec<String>, SocketError> {
         let Listen::Sockets(sockets) = listen else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
-        for address in sockets.values() {
-            let key = text(address);
+        for socket in sockets.values() {
+            let key = socket.key();
+            if let Some(why) = self.lost.get(&key) {
+                // a second one beside it would take a part of the connections, and never all of them
+                return Err(SocketError::Lost { address: socket.address.to_string(), why: why.clone() });
+            }
             if !self.held.contains_key(&key) {
-                let fd = bind(address).map_err(|why| SocketError::Bind { address: key.clone(), why })?;
+                let error = |why| SocketError::Bind { address: socket.address.to_string(), why };
+                self.put_beside(socket).map_err(error)?;
+                let fd = bind(socket).map_err(error)?;
                 tracing::info!(address = key, "listens");
                 self.keep(key.clone(), fd, holder);
             }
@@ -87,10 +103,33 @@ impl Sockets {
         Some(key)
     }
 
+    /// A path can be had back by its old socket only while that has another name.
+    fn put_beside(&self, socket: &Socket) -> Result<(), String> {
+        let Some(path) = socket.address.path() else { return Ok(()) };
+        let Some((parent, name)) = bind::parts(Path::new(path)) else { return Ok(()) };
+        let words = |e| super::record::chain(&e);
+        for key in self.sharing(path) {
+            let parent = Dir::open(parent).map_err(words)?;
+            let beside = beside(key);
+            if parent.exists(name).map_err(words)? && !parent.exists(&beside).map_err(words)? {
+                parent.hard_link(name, &parent, &beside).map_err(words)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys of the sockets at `path`.
+    fn sharing<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        self.held.keys().map(String::as_str).filter(move |key| path_of(key) == Some(path))
+    }
+
     /// The keys of what processes of `group` have bound themselves.
-    pub(super) fn inherited(&self, group: &str) -> Vec<String> {
+    pub(super) fn inherited(&self, group: &str) -> Result<Vec<String>, SocketError> {
         let prefix = inherit_prefix(group);
-        self.held.keys().filter(|key| key.starts_with(&prefix)).cloned().collect()
+        if let Some((key, why)) = self.lost.iter().find(|(key, _)| key.starts_with(&prefix)) {
+            return Err(SocketError::Lost { address: key[prefix.len()..].to_owned(), why: why.clone() });
+        }
+        Ok(self.held.keys().filter(|key| key.starts_with(&prefix)).cloned().collect())
     }
 
     /// Duplicates of the sockets of `keys`, in that order.
@@ -104,7 +143,57 @@ impl Sockets {
             .collect()
     }
 
-    /// Takes duplicates of every socket that process `pid` listens on. The keys of all of them, those
+    /// What of `sockets` can be changed while they are bound, on those that are held.
+    pub(super) fn adjust(&self, sockets: &[Socket]) {
+        for socket in sockets {
+            let Some(fd) = self.held.get(&socket.key()) else { continue };
+            if let Err(why) = bind::adjust(socket, fd) {
+                tracing::warn!(address = %socket.address, why, "an option is not set");
+            }
+        }
+    }
+
+    /// Whether the socket of `key` is here.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.held.contains_key(key)
+    }
+
+    /// What workers listen on and nobody could take back, with the reason.
+    pub(super) fn lost(&self) -> &BTreeMap<String, String> {
+        &self.lost
+    }
+
+    /// What is lost, from now on.
+    pub(super) fn set_lost(&mut self, lost: BTreeMap<String, String>) {
+        for (key, why) in lost.iter().filter(|(key, _)| !self.lost.contains_key(*key)) {
+            tracing::error!(
+                address = key,
+                why,
+                "a socket is lost: its workers serve on, and cannot be replaced"
+            );
+        }
+        self.lost = lost;
+    }
+
+    /// Keeps again the socket of `socket` that `found` is: where it is that one, and as it was bound.
+    pub(super) fn take_back(
+        &mut self,
+        socket: &Socket,
+        found: Found,
+        holder: Option<&Holder>,
+    ) -> Option<Found> {
+        let is_it = found.is_at(&socket.address)
+            && (found.nonblocking, found.v6only) == (socket.nonblocking, socket.v6only);
+        if !is_it {
+            return Some(found);
+        }
+        tracing::warn!(address = %socket.address, "took a lost socket back from its worker");
+        quiet::let_in(&found.fd);
+        self.keep(socket.key(), found.fd, holder);
+        None
+    }
+
+    /// Takes duplicates of every socket that process `pid` has clients come to. The keys of all of them, those
     /// which were held already included.
     pub(super) fn take(
         &mut self,
@@ -113,57 +202,120 @@ impl Sockets {
         pidfd: &OwnedFd,
         holder: Option<&Holder>,
     ) -> Result<Vec<String>, SocketError> {
-        let mut keys = Vec::new();
-        for (address, fd) in listening(pid, pidfd)? {
-            let cookie = sockopt::socket_cookie(&fd).ok();
-            let prefix = inherit_prefix(group);
-            let mut key = format!("{prefix}{address}");
-            let mut same = None;
-            for (known, held) in self.held.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix))
-            {
-                if cookie.is_some() && sockopt::socket_cookie(held).ok() == cookie {
-                    same = Some(known.clone());
-                }
-            }
-            if let Some(same) = same {
-                keys.push(same);
-                continue;
-            }
-            // a second socket on the same address (SO_REUSEPORT) has its own queue: it is kept too
-            let mut copy = 1;
-            while self.held.contains_key(&key) {
-                copy += 1;
-                key = format!("{prefix}{address}#{copy}");
-            }
-            tracing::info!(address, group, "keeps a socket that the worker has bound");
-            self.keep(key.clone(), fd, holder);
-            keys.push(key);
-        }
-        Ok(keys)
+        let found = of_process(pid, pidfd)?;
+        Ok(found.into_iter().map(|found| self.inherit(group, found, holder)).collect())
     }
 
-    /// Closes everything that is not in `needed`, here and in the holder.
+    /// Lets go of everything that is not in `needed`, here and in the holder: it stays open in the processes that have
+    /// it until they end.
     pub(super) fn retain(&mut self, needed: &BTreeSet<String>, holder: Option<&Holder>) {
-        let gone: Vec<String> = self.held.keys().filter(|key| !needed.contains(*key)).cloned().collect();
-        for key in gone {
-            if !key.starts_with(LEASE) {
-                tracing::info!(address = key, "listens no more");
-            }
-            self.held.remove(&key);
-            if let Some(path) = key.strip_prefix("unix://") {
-                let _ = rustix::fs::unlink(path);
-            }
-            if let Some(Err(error)) = holder.map(|holder| holder.drop(&key)) {
-                tracing::warn!(%error, "a socket stays in the holder");
-            }
+        for key in self.surplus(needed) {
+            tracing::info!(address = key, "listens no more");
+            self.leave_path(&key);
+            self.let_go(&key, holder);
         }
+        self.release(needed, holder);
     }
 
     /// Lets go of every lease that is not in `needed`.
     pub(super) fn release(&mut self, needed: &BTreeSet<String>, holder: Option<&Holder>) {
-        let mut needed = needed.clone();
-        needed.extend(self.held.keys().filter(|key| !key.starts_with(LEASE)).cloned());
-        self.retain(&needed, holder);
+        let leases = self.held.keys().filter(|key| key.starts_with(LEASE) && !needed.contains(*key));
+        for key in leases.cloned().collect::<Vec<_>>() {
+            self.let_go(&key, holder);
+        }
+    }
+
+    /// Whether another socket than `found` is held as `key`.
+    pub(super) fn is_another(&self, key: &str, found: &Found) -> bool {
+        let cookie = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).ok();
+        self.held.get(key).is_some_and(|held| cookie(held) != found.cookie)
+    }
+
+    /// Keeps `found` as `key`.
+    pub(super) fn keep_found(&mut self, key: &str, found: Found, holder: Option<&Holder>) {
+        if !self.holds(key) {
+            self.keep(key.to_owned(), found.fd, holder);
+        }
+    }
+
+    /// Keeps `found` for the next process of `group`, which binds by itself. Its key.
+    pub(super) fn inherit(&mut self, group: &str, found: Found, holder: Option<&Holder>) -> String {
+        let prefix = inherit_prefix(group);
+        let known = self.held.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let is_it = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).ok() == found.cookie;
+        let mut same =
+            known.filter(|(_, fd)| found.cookie.is_some() && is_it(fd)).map(|(key, _)| key.clone());
+        if let Some(same) = same.next() {
+            return same;
+        }
+        let Found { address, fd, .. } = found;
+        let mut key = format!("{prefix}{address}");
+        // a second socket on the same address (SO_REUSEPORT) has its own queue: it is kept too
+        let mut copy = 1;
+        while self.held.contains_key(&key) {
+            copy += 1;
+            key = format!("{prefix}{address}#{copy}");
+        }
+        tracing::info!(address, group, "keeps a socket that somebody else has bound");
+        self.keep(key.clone(), fd, holder);
+        key
+    }
+
+    /// The keys that nobody of `needed` asks for.
+    pub(super) fn surplus(&self, needed: &BTreeSet<String>) -> Vec<String> {
+        let is_surplus = |key: &&String| !key.starts_with(LEASE) && !needed.contains(*key);
+        self.held.keys().filter(is_surplus).cloned().collect()
+    }
+
+    /// Nobody new gets into the queue of `key` from now on, and nobody finds it by its path. The holder lets it go, so
+    /// that no later supervisor takes it for one that listens.
+    pub(super) fn shut_out(&mut self, key: &str, holder: Option<&Holder>) {
+        let Some(fd) = self.held.get(key) else { return };
+        quiet::shut_out(fd);
+        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
+            tracing::warn!(%error, "a socket stays in the holder");
+        }
+        self.leave_path(key);
+    }
+
+    /// Whether nobody waits in the queue of `key`.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        self.held.get(key).is_none_or(quiet::is_empty)
+    }
+
+    /// Closes `key`, for everybody who has it.
+    pub(super) fn close(&mut self, key: &str, holder: Option<&Holder>) {
+        let Some(fd) = self.held.remove(key) else { return };
+        tracing::info!(address = key, "listens no more");
+        quiet::end(&fd);
+        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
+            tracing::warn!(%error, "a socket stays in the holder");
+        }
+    }
+
+    /// Lets `key` go, which somebody else has, too.
+    pub(super) fn let_go(&mut self, key: &str, holder: Option<&Holder>) {
+        self.held.remove(key);
+        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
+            tracing::warn!(%error, "a socket stays in the holder");
+        }
+    }
+
+    /// The path of `key` is given up, or given back to the socket that had it before. Where another socket of ours
+    /// has it by now, it stays that one's.
+    fn leave_path(&self, key: &str) {
+        let Some(path) = path_of(key) else { return };
+        let Some((parent, name)) = bind::parts(Path::new(path)) else { return };
+        let Ok(parent) = Dir::open(parent) else { return };
+        let own = beside(key);
+        let before = || self.sharing(path).map(beside).find(|beside| parent.exists(beside).unwrap_or(false));
+        let _ = match parent.exists(&own) {
+            Ok(true) => parent.remove_file(&own),
+            _ => match before() {
+                Some(before) => parent.rename(&before, &parent, name),
+                None => parent.remove_file(name),
+            },
+        };
     }
 
     fn keep(&mut self, key: String, fd: OwnedFd, holder: Option<&Holder>) {
@@ -180,120 +332,49 @@ pub(super) fn lease_key(path: &Path) -> String {
     format!("{LEASE}{}", path.display())
 }
 
-/// What the keys of sockets that processes of `group` have bound begin with.
+/// How the keys of what processes of `group` have bound themselves begin.
 pub(super) fn inherit_prefix(group: &str) -> String {
     format!("inherit:{group}:")
 }
 
-/// An address as it is written in a pipeline: the key of its socket.
-pub(super) fn text(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => format!("tcp://{address}"),
-        Address::Udp(address) => format!("udp://{address}"),
-        Address::Unix(path) => format!("unix://{path}"),
-    }
+/// Where the socket of `key` is found while another one has its path.
+fn beside(key: &str) -> String {
+    format!("{BESIDE}{}", &blake3::hash(key.as_bytes()).to_hex()[..16])
 }
 
-/// A fresh socket at `address`, listening if it is of that kind.
-pub(super) fn bind(address: &Address) -> Result<OwnedFd, String> {
-    match address {
-        Address::Tcp(address) => bind_internet(*address, SocketType::STREAM).map_err(|e| e.to_string()),
-        Address::Udp(address) => bind_internet(*address, SocketType::DGRAM).map_err(|e| e.to_string()),
-        Address::Unix(path) => bind_unix(Path::new(path)),
-    }
-}
-
-fn bind_internet(address: std::net::SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    // from birth: an overlapping address can be bound before the old one goes only if both carry it
-    sockopt::set_socket_reuseport(&socket, true)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    rustix::net::bind(&socket, &address)?;
-    if kind == SocketType::STREAM {
-        rustix::net::listen(&socket, BACKLOG)?;
-    }
-    Ok(socket)
-}
-
-/// Bound under a name of its own and renamed, so that clients find the old socket or the new one. Its
-/// mode is 0666, as with systemd: who may come near is decided by the directory.
-fn bind_unix(path: &Path) -> Result<OwnedFd, String> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err("it is no path of a file".to_owned());
-    };
-    let words = |error: FsError| super::record::chain(&error);
-    let parent = Dir::open(parent).map_err(words)?;
-    match crate::fsx::optional(parent.meta(name)).map_err(words)? {
-        Some(meta) if meta.kind != EntryKind::Special => return Err("something else is there".to_owned()),
-        _ => {}
-    }
-    let temporary = format!(".{name}.{}", std::process::id());
-    let bound = || -> Result<OwnedFd, Errno> {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        rustix::net::bind(&socket, &local::address(&parent, &temporary)?)?;
-        rustix::fs::chmodat(&parent, &temporary, Mode::from_raw_mode(0o666), AtFlags::empty())?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        Ok(socket)
-    };
-    let socket = bound().map_err(|e| e.to_string()).and_then(|socket| {
-        parent.rename(&temporary, &parent, name).map_err(words)?;
-        Ok(socket)
-    });
-    if socket.is_err() {
-        let _ = parent.remove_file(&temporary);
-    }
-    socket
-}
-
-/// Every listening socket among the descriptors of process `pid`, with its address.
-fn listening(pid: u32, pidfd: &OwnedFd) -> Result<Vec<(String, OwnedFd)>, SocketError> {
-    let refused = |why: String| SocketError::Take { pid, why };
-    let table =
-        Dir::open(Path::new(&format!("/proc/{pid}/fd"))).map_err(|e| refused(e.kind().to_string()))?;
-    let mut found = Vec::new();
-    for name in table.names().map_err(|e| refused(e.kind().to_string()))? {
-        let target = table.read_link(&name).unwrap_or_default();
-        let number = name.to_str().and_then(|name| name.parse().ok());
-        let Some(number) = number.filter(|_| target.to_string_lossy().starts_with("socket:")) else {
-            continue;
-        };
-        let fd = match rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::BADF) => continue, // closed meanwhile
-            Err(e) => return Err(refused(e.to_string())),
-        };
-        if sockopt::socket_acceptconn(&fd).unwrap_or(false) {
-            let address = address_of(&fd).ok_or_else(|| refused("a socket has no address".to_owned()))?;
-            found.push((address, fd));
-        }
-    }
-    Ok(found)
-}
-
-fn address_of(fd: &OwnedFd) -> Option<String> {
-    let any = rustix::net::getsockname(fd).ok()?;
-    if let Ok(address) = std::net::SocketAddr::try_from(any.clone()) {
-        return Some(format!("tcp://{address}"));
-    }
-    let unix = SocketAddrUnix::try_from(any).ok()?;
-    Some(format!("unix://{}", String::from_utf8_lossy(unix.path_bytes().unwrap_or(b"@"))))
+/// The path of a unix socket that we have bound ourselves.
+fn path_of(key: &str) -> Option<&str> {
+    let path = key.strip_prefix("unix://").or_else(|| key.strip_prefix("unix-dgram://"))?;
+    Some(path.strip_suffix("?blocking").unwrap_or(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::sockopt;
+
     use super::*;
+
+    #[test]
+    fn w37_beside_a_lost_socket_no_other_one_is_bound() {
+        let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = Socket::new(crate::model::Address::Tcp(at));
+        let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
+        let mut sockets = Sockets::default();
+        sockets.set_lost([(socket.key(), "no right to".to_owned())].into());
+        let error = sockets.ensure(&listen, None).unwrap_err().to_string();
+        assert!(error.contains("is lost") && error.contains("no right to"), "{error}");
+        sockets.set_lost([("inherit:web:tcp://[::]:80".to_owned(), "no right to".to_owned())].into());
+        assert!(sockets.ensure(&listen, None).is_ok() && sockets.inherited("dns").is_ok());
+        assert!(sockets.inherited("web").unwrap_err().to_string().contains("of tcp://[::]:80 is lost"));
+    }
 
     #[test]
     fn w5_an_address_is_bound_once_and_with_reuseport() {
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
         drop(probe);
-        let listen = Listen::Sockets([("a".to_owned(), Address::Tcp(address))].into());
+        let socket = Socket::new(crate::model::Address::Tcp(address));
+        let listen = Listen::Sockets([("a".to_owned(), socket)].into());
         let mut sockets = Sockets::default();
         let keys = sockets.ensure(&listen, None).unwrap();
         assert_eq!(keys, sockets.ensure(&listen, None).unwrap());
@@ -301,19 +382,9 @@ mod tests {
         let copies = sockets.duplicates(&keys).unwrap();
         let cookie = sockopt::socket_cookie(&sockets.held[&keys[0]]).unwrap();
         assert_eq!(sockopt::socket_cookie(&copies[0]).unwrap(), cookie);
-        sockets.retain(&BTreeSet::new(), None);
+        assert_eq!(sockets.surplus(&BTreeSet::new()), keys);
+        sockets.close(&keys[0], None);
         assert!(sockets.held.is_empty());
-    }
-
-    #[test]
-    fn w5_a_unix_socket_replaces_a_socket_and_nothing_else() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("s");
-        let first = bind_unix(&path).unwrap();
-        let _second = bind_unix(&path).unwrap();
-        drop(first);
-        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
-        Dir::open(temp.path()).unwrap().write_new("file", b"x", 0o600).unwrap();
-        assert!(bind_unix(&temp.path().join("file")).is_err());
+        assert!(std::net::TcpStream::connect(address).is_err(), "for everybody who has it");
     }
 }

@@ -48,7 +48,7 @@ fn prepare(
     let own = std::process::id();
     let mut given = Given { run, worker: stand.worker.as_ref(), about: Some(own), ..Given::default() };
     if let Some(WorkerSpec { listen: Listen::Sockets(sockets), .. }) = &stand.worker {
-        given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
+        given.sockets = sockets.iter().map(|(name, socket)| (name.as_str(), &socket.address)).collect();
     }
     let mut start = surroundings::start(&stand.launch, &given)?;
     start.env.remove("POINTSMAN_PID");

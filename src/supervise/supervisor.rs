@@ -141,13 +141,17 @@ impl Supervisor {
     }
 
     fn on_ask(&mut self, id: u64, ask: Ask) {
-        let settles = matches!(ask, Ask::Settle { .. });
+        if !matches!(ask, Ask::Slots | Ask::Listen { .. }) {
+            // what is being closed may be wanted again
+            self.crew.close_now();
+        }
         let acts = match ask {
             Ask::Slots => {
                 let answer = Answer::Slots {
                     supervisor: std::process::id(),
                     news: self.crew.bulletin.last(),
                     workers: self.crew.table.report(),
+                    lost: self.crew.keeper.sockets.lost().clone(),
                 };
                 return self.clients.answer(id, &answer);
             }
@@ -165,7 +169,17 @@ impl Supervisor {
                 None => self.crew.table.ensure(event, *spec, force),
             },
             Ask::Abandon { event } => self.crew.table.abandon(event),
-            Ask::Settle { slots } => self.crew.table.settle(&slots),
+            Ask::Settle { slots } => {
+                self.clients.answer(id, &Answer::Accepted);
+                return self.crew.settle(&slots);
+            }
+            Ask::TakeOver { pid, started, groups, look } => {
+                let answer = match self.crew.take_over(pid, started, &groups, look) {
+                    Ok(taken) => Answer::Taken(taken),
+                    Err(why) => Answer::Refused { why },
+                };
+                return self.clients.answer(id, &answer);
+            }
             Ask::Quit => {
                 self.quits = true;
                 Vec::new()
@@ -173,9 +187,6 @@ impl Supervisor {
         };
         self.clients.answer(id, &Answer::Accepted);
         self.crew.carry_out(acts);
-        if settles {
-            self.crew.settle();
-        }
     }
 }
 

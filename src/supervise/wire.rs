@@ -100,6 +100,19 @@ pub enum Ask {
         /// the slots that shall stay
         slots: Vec<Slot>,
     },
+    /// take duplicates of the sockets that a process outside listens on, for the groups whose `listen` names them: by
+    /// equal address, or all the rest for one that inherits. That process notices nothing. Answered by
+    /// [`Answer::Taken`]
+    TakeOver {
+        /// the process
+        pid: u32,
+        /// when it started, in clock ticks since boot
+        started: u64,
+        /// what each group listens on
+        groups: BTreeMap<String, Listen>,
+        /// only say what would be taken
+        look: bool,
+    },
     /// from now on this connection carries [`News`] with numbers above `after`
     Listen {
         /// the last number already seen; 0: only what comes from now on
@@ -123,12 +136,26 @@ pub enum Answer {
         news: u64,
         /// all processes, by slot, then by start
         workers: Vec<WorkerReport>,
+        /// sockets that workers listen on and that could not be taken back from them: by key, with the reason
+        #[serde(default)]
+        lost: BTreeMap<String, String>,
     },
+    /// the sockets of a process outside
+    Taken(Taken),
     /// could not do what was asked, and why
     Refused {
         /// the reason, in words for the operator
         why: String,
     },
+}
+
+/// What a process outside listens on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// addresses that were, or would be, taken
+    pub taken: Vec<String>,
+    /// those that no group has
+    pub left: Vec<String>,
 }
 
 /// One worker process.

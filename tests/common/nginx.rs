@@ -18,6 +18,8 @@ pub struct Site<'a> {
     pub pipeline: &'a str,
     /// more lines of the worker
     pub worker: &'a str,
+    /// what follows `listen:` of the worker; empty: `{inherit: NGINX}`
+    pub listen: &'a str,
     /// number of instances; 0 is 2
     pub instances: u32,
 }
@@ -41,7 +43,8 @@ pub fn address(port: u16) -> SocketAddr {
 
 /// Writes a generation's directory and gives its path. Each start of anything appends a line to `spawns`.
 pub fn site(sandbox: &Sandbox, name: &str, port: u16, site: Site<'_>) -> String {
-    let Site { body, before, server, pipeline, worker, instances } = site;
+    let Site { body, before, server, pipeline, worker, listen, instances } = site;
+    let listen = if listen.is_empty() { "{inherit: NGINX}" } else { listen };
     let spawns = sandbox.path("spawns").display().to_string();
     let instances = if instances == 0 { 2 } else { instances };
     sandbox.write(
@@ -70,7 +73,7 @@ pub fn site(sandbox: &Sandbox, name: &str, port: u16, site: Site<'_>) -> String 
         &format!("{name}/pointsman.yaml"),
         &format!(
             "version: 1\ncheck: sh {{config}}/check {{run}} {{config}}\nprobation: 300ms\n{pipeline}\nworker:\n  \
-             command: sh {{config}}/start {{run}} {{config}}\n  instances: {instances}\n  listen: {{inherit: NGINX}}\n  \
+             command: sh {{config}}/start {{run}} {{config}}\n  instances: {instances}\n  listen: {listen}\n  \
              ready: {{file: \"{{run}}/nginx.pid\"}}\n  stop_signal: QUIT\n  start_timeout: 10s\n{worker}\n"
         ),
     );

@@ -86,9 +86,9 @@ fn w5_settling_closes_what_no_slot_needs() {
     let spec = stage.greeter(2, two);
     let old = stage.accepted().unwrap();
     stage.ready(2, &spec);
-    until_gone(old);
-    assert!(std::net::TcpStream::connect(one).is_ok(), "kept until it is certain that nobody goes back");
+    assert_eq!(get(one).unwrap(), "generation 1", "served until it is certain that nobody goes back");
     stage.client().settle(&[spec.slot]).unwrap();
+    until_gone(old);
     assert!(std::net::TcpStream::connect(one).is_err());
     assert_eq!(get(two).unwrap(), "generation 2");
 }

@@ -4,6 +4,7 @@
 mod asked;
 mod handoff;
 mod oneshots;
+mod sockets;
 mod stage;
 mod systemd;
 #[path = "../common/systemd.rs"]

@@ -200,7 +200,7 @@ impl Stage {
     pub fn greeter(&self, generation: u8, address: SocketAddr) -> WorkerSpec {
         let mut spec = self.spec(generation, "");
         spec.launch.command = Words(vec![greeter().to_str().unwrap().to_owned()]);
-        spec.listen = Listen::Sockets([("http".to_owned(), Address::Tcp(address))].into());
+        spec.listen = Listen::Sockets([("http".to_owned(), Address::Tcp(address).into())].into());
         spec.ready = Ready::Notify;
         spec
     }
@@ -287,14 +287,14 @@ pub fn get(address: SocketAddr) -> std::io::Result<String> {
     Ok(body.trim_end().to_owned())
 }
 
-/// The example server; built where only this test was asked for.
-fn greeter() -> PathBuf {
+/// The example server; it and the others are built where only this test was asked for.
+pub fn greeter() -> PathBuf {
     static ONCE: std::sync::Once = std::sync::Once::new();
     let path = Path::new(PROGRAM).with_file_name("examples").join("greeter");
     ONCE.call_once(|| {
-        if !path.exists() {
+        if !path.exists() || !path.with_file_name("actor").exists() {
             let mut command = Command::new(env!("CARGO"));
-            assert!(command.args(["build", "--quiet", "--example", "greeter"]).status().unwrap().success());
+            assert!(command.args(["build", "--quiet", "--examples"]).status().unwrap().success());
         }
     });
     path

@@ -7,9 +7,10 @@ use super::super::document::{DocumentError, quoted};
 use super::super::duration;
 use super::super::field::{Field, hint};
 use super::super::placeholder::{self, is_socket_name};
-use super::super::{Address, Command, External, HttpUrl, Probe, RelPath, Section};
+use super::super::{Command, External, HttpUrl, Probe, RelPath, Section};
 use super::{
-    Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell, canary, surroundings,
+    Group, Listen, Loader, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell, canary, listen,
+    surroundings,
 };
 
 const KEYS: [&str; 12] = [
@@ -178,6 +179,7 @@ fn workers(root: &Field<'_>, service: &str, loader: bool) -> Result<BTreeMap<Str
             if groups.is_empty() {
                 return Err(all.error("expected at least one group, found an empty map"));
             }
+            listen::agree(root, &groups)?;
             Ok(groups)
         }
         (None, None) => Ok(BTreeMap::new()),
@@ -186,7 +188,8 @@ fn workers(root: &Field<'_>, service: &str, loader: bool) -> Result<BTreeMap<Str
 
 fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
     field.only("a map with `command` and `ready`", &GROUP)?;
-    let listen = field.get("listen").map_or(Ok(Listen::Sockets(BTreeMap::new())), |field| listen(&field))?;
+    let listen =
+        field.get("listen").map_or(Ok(Listen::Sockets(BTreeMap::new())), |field| listen::read(&field))?;
     let scope = Scope { loader, sockets: Some(&listen), passed: true };
     let command = command(&field.need("command", "what to run")?, &scope)?;
     let env = field.get("env").map_or(Ok(BTreeMap::new()), |field| environment(&field, &scope))?;
@@ -219,35 +222,6 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
     })
 }
 
-fn listen(field: &Field<'_>) -> Result<Listen, DocumentError> {
-    let what = "a map from names to addresses, or {inherit: VARIABLE}";
-    let members = field.members(what)?;
-    if let Some(inherit) = field.get("inherit") {
-        if members.len() > 1 {
-            return Err(inherit.key_error("expected `inherit` alone: the program binds all of its sockets"));
-        }
-        let name = inherit.text("the name of an environment variable")?;
-        variable(&inherit, name, false)?;
-        return Ok(Listen::Inherit(name.to_owned()));
-    }
-    let mut sockets = BTreeMap::new();
-    for (name, socket) in members {
-        if !is_socket_name(name) {
-            return Err(socket.key_error("expected a socket name of 1 to 32 of a-z 0-9 -"));
-        }
-        let what = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
-        let text = socket.text(what)?;
-        let address: Address = text.parse().map_err(|why: super::super::AddressError| {
-            socket.error(format!("expected {what}, found {} ({})", quoted(text), why.why()))
-        })?;
-        if let Some((other, _)) = sockets.iter().find(|(_, known)| **known == address) {
-            return Err(socket.error(format!("expected an address of its own, found that of `{other}`")));
-        }
-        sockets.insert(name.to_owned(), address);
-    }
-    Ok(Listen::Sockets(sockets))
-}
-
 fn environment(field: &Field<'_>, scope: &Scope<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
     let mut env = BTreeMap::new();
     for (name, value) in field.members("a map from variables to texts")? {
@@ -264,7 +238,7 @@ fn environment(field: &Field<'_>, scope: &Scope<'_>) -> Result<BTreeMap<String, 
     Ok(env)
 }
 
-fn variable(field: &Field<'_>, name: &str, is_key: bool) -> Result<(), DocumentError> {
+pub(super) fn variable(field: &Field<'_>, name: &str, is_key: bool) -> Result<(), DocumentError> {
     let error = |message: String| if is_key { field.key_error(message) } else { field.error(message) };
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(word) {
@@ -319,7 +293,7 @@ pub(super) fn probe(field: &Field<'_>, what: &str, scope: &Scope<'_>) -> Result<
             let text = http.text("a URL like http://127.0.0.1:8080/health")?;
             placeholders(&http, text, &scope)?;
             let address = |name: &str| match scope.sockets {
-                Some(Listen::Sockets(sockets)) => sockets.get(name).map(Address::plain),
+                Some(Listen::Sockets(sockets)) => sockets.get(name).map(|socket| socket.address.plain()),
                 _ => None,
             };
             // as it may read when it is asked

@@ -173,7 +173,7 @@ fn p5_every_word_is_read() {
     assert_eq!((pipeline.check_timeout, pipeline.probation), (Duration::from_secs(5), Duration::ZERO));
     let resolver = &pipeline.workers["resolver"];
     let Listen::Sockets(sockets) = &resolver.listen else { panic!("{resolver:?}") };
-    assert_eq!(sockets["dns"].to_string(), "udp://127.0.0.1:5353");
+    assert_eq!(sockets["dns"].address.to_string(), "udp://127.0.0.1:5353");
     assert_eq!((resolver.instances, resolver.grace_shutdown_time), (4, Duration::ZERO));
     assert_eq!(
         (resolver.surroundings.memory, pipeline.workers["helper"].surroundings.memory),
@@ -190,6 +190,80 @@ fn p5_every_word_is_read() {
     let (first, longest) = (Duration::from_millis(100), Duration::from_secs(60));
     assert_eq!(pipeline.workers["helper"].restart, Restart { on: RestartOn::Never, first, longest });
     assert_eq!(parse("version: 1").unwrap(), Pipeline::pointer_only());
+}
+
+#[test]
+fn p25_a_socket_may_have_options() {
+    let text = r#"version: 1
+worker:
+  command: a
+  ready: notify
+  listen:
+    plain: "udp://127.0.0.1:53"
+    web: {address: "tcp://[::]:80", backlog: 16, nonblocking: false, free_bind: true, v6only: false, receive_buffer: 1MiB}
+    log: {address: "unix-dgram:///run/log", mode: "0620", owner: syslog, group: "4"}
+"#;
+    let pipeline = parse(text).unwrap();
+    let Listen::Sockets(sockets) = &pipeline.workers["web"].listen else { panic!("{pipeline:?}") };
+    assert_eq!(sockets["plain"], Socket::new("udp://127.0.0.1:53".parse().unwrap()));
+    assert!(sockets["plain"].nonblocking && sockets["plain"].v6only);
+    let web = Socket {
+        backlog: 16,
+        nonblocking: false,
+        free_bind: true,
+        v6only: false,
+        receive_buffer: Some(1 << 20),
+        ..Socket::new("tcp://[::]:80".parse().unwrap())
+    };
+    assert_eq!(sockets["web"], web);
+    let log = &sockets["log"];
+    assert_eq!((log.mode, log.owner.as_deref(), log.group.as_deref()), (0o620, Some("syslog"), Some("4")));
+}
+
+#[test]
+fn p25_an_option_that_means_nothing_is_refused_at_its_place() {
+    let refused = |options: &str| {
+        let text =
+            format!("version: 1\nworker: {{command: a, ready: notify, listen: {{a: {{{options}}}}}}}\n");
+        let error = parse(&text).unwrap_err();
+        error.split_once("worker.listen.").unwrap().1.to_owned()
+    };
+    let tcp = "address: \"tcp://127.0.0.1:80\"";
+    let udp = "address: \"udp://127.0.0.1:80\"";
+    let unix = "address: \"unix:///run/a\"";
+    let mode = "a.mode: expected a mode like \"0660\", at most 0777, in quotes, found";
+    for (options, want) in [
+        ("backlog: 1".to_owned(), "a: expected the key `address` (an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock)".to_owned()),
+        (format!("{tcp}, freebind: true"), "a.freebind: unknown key, expected one of address, backlog, nonblocking, free_bind, v6only, receive_buffer, mode, owner, group (did you mean `free_bind`?)".to_owned()),
+        (format!("{tcp}, mode: \"0660\""), "a.mode: `mode` means something of a unix socket only".to_owned()),
+        (format!("{tcp}, v6only: true"), "a.v6only: `v6only` means something of an IPv6 address only".to_owned()),
+        (format!("{udp}, backlog: 1"), "a.backlog: `backlog` means something of a socket that accepts connections only".to_owned()),
+        (format!("{unix}, free_bind: true"), "a.free_bind: `free_bind` means something of an internet address only".to_owned()),
+        (format!("{tcp}, backlog: 0"), "a.backlog: expected a number from 1 to 1048576, found 0".to_owned()),
+        (format!("{tcp}, nonblocking: \"yes\""), "a.nonblocking: expected `true` or `false`, found \"yes\"".to_owned()),
+        (format!("{unix}, mode: \"1777\""), format!("{mode} \"1777\"")),
+        (format!("{unix}, mode: \"rw\""), format!("{mode} \"rw\"")),
+        (format!("{unix}, owner: \"a:b\""), "a.owner: expected a name or a number in quotes, found \"a:b\"".to_owned()),
+    ] {
+        assert_eq!(refused(&options), want, "{options}");
+    }
+}
+
+#[test]
+fn p26_one_address_is_one_socket() {
+    let two = |a: &str, b: &str| {
+        let group = |listen: &str| format!("{{command: a, ready: notify, listen: {{s: {listen}}}}}");
+        parse(&format!("version: 1\nworkers:\n  a: {}\n  b: {}\n", group(a), group(b)))
+    };
+    let (plain, closed) = ("\"tcp://[::]:80\"", "{address: \"tcp://[::]:80\", v6only: false}");
+    assert!(two(plain, plain).is_ok() && two(closed, closed).is_ok());
+    assert_eq!(
+        two(plain, closed).unwrap_err(),
+        "p.yaml:4:46: workers.b.listen.s: expected what `a` says of tcp://[::]:80, or another address: one address is one socket"
+    );
+    assert!(two("\"unix:///a\"", "\"unix-dgram:///a\"").is_err(), "one path");
+    let twice = "version: 1\nworker:\n  command: a\n  ready: notify\n  listen: {a: \"unix:///x\", b: {address: \"unix:///x\"}}\n";
+    assert!(parse(twice).unwrap_err().ends_with("expected an address of its own, found that of `a`"));
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::model::Listen;
-use crate::supervise::sockets;
+use crate::model::{Listen, Socket};
 use crate::supervise::wire::{WorkerReport, WorkerSpec, WorkerState};
 
 use super::{Role, Table};
@@ -19,10 +18,25 @@ impl Table {
         for accepted in self.places.values().filter_map(|place| place.accepted.as_ref()) {
             needed.extend(accepted.sockets.iter().cloned());
             if let Listen::Sockets(sockets) = &accepted.spec.listen {
-                needed.extend(sockets.values().map(sockets::text));
+                needed.extend(sockets.values().map(Socket::key));
             }
         }
         needed
+    }
+
+    /// The sockets that were bound for accepted processes, as their pipelines say.
+    pub(in crate::supervise) fn accepted_sockets(&self) -> Vec<Socket> {
+        let listens = self.places.values().filter_map(|place| Some(&place.accepted.as_ref()?.spec.listen));
+        let mut all: Vec<Socket> = Vec::new();
+        for listen in listens {
+            let Listen::Sockets(sockets) = listen else { continue };
+            for socket in sockets.values() {
+                if !all.contains(socket) {
+                    all.push(socket.clone());
+                }
+            }
+        }
+        all
     }
 
     /// The highest number of an event that is remembered.
@@ -54,7 +68,7 @@ impl Table {
                 (note, _) => note,
             };
             let state = match (worker.role, worker.ready) {
-                (Role::Leaving, _) => WorkerState::Draining,
+                (Role::Leaving | Role::Staying, _) => WorkerState::Draining,
                 (_, true) => WorkerState::Ready,
                 // whoever keeps it starts it again
                 (Role::Accepted, false) if worker.pid.is_none() => WorkerState::Failed,

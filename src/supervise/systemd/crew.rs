@@ -177,7 +177,8 @@ impl Crew {
     /// Does what was asked.
     pub(super) fn on_ask(&mut self, ask: Ask) {
         let acts = match ask {
-            Ask::Slots | Ask::Listen { .. } | Ask::Quit => return,
+            // the last one is refused before
+            Ask::Slots | Ask::Listen { .. } | Ask::Quit | Ask::TakeOver { .. } => return,
             Ask::Ensure { event, spec, force, in_place } => {
                 let slot = spec.slot.clone();
                 self.settled = false;

@@ -4,6 +4,7 @@
 //! Nothing of ours has to be there: systemd starts workers again by itself. Whoever asks for something becomes the
 //! table's hands as long as it needs them ([`crew`]), reads the record, looks at the units, and goes on.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,12 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use crate::fsx::{Dir, FsError, Lock};
-use crate::model::Slot;
+use crate::model::{Listen, Slot, TakeOver};
 
 use super::client::{HangUp, Slots, Unreachable};
 use super::record::{self, Record, chain};
 use super::service_manager::{NewsSource, ServiceManager};
-use super::wire::{Ask, News, NewsLine, WorkerReport, WorkerSpec};
+use super::wire::{Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
 use super::{clock, process, supervisor};
 
 mod bus;
@@ -176,7 +177,7 @@ impl Systemd {
     fn look(&self) -> Result<Slots, Unreachable> {
         let gone = |why: String| Unreachable::Gone { why };
         let Some(dir) = crate::fsx::optional(Dir::open(&self.run)).map_err(|e| gone(chain(&e)))? else {
-            return Ok(Slots { supervisor: None, news: 0, workers: Vec::new() });
+            return Ok(Slots { supervisor: None, news: 0, workers: Vec::new(), lost: BTreeMap::new() });
         };
         let record = Record::named(dir, record_name(self.scope)).map_err(|e| gone(chain(&e)))?;
         let (mut table, news) = record.load().map_err(|e| gone(chain(&e)))?;
@@ -186,7 +187,7 @@ impl Systemd {
             bus.close();
             seen.map_err(|e| gone(e.to_string()))?;
         }
-        Ok(Slots { supervisor: None, news, workers: table.report() })
+        Ok(Slots { supervisor: None, news, workers: table.report(), lost: BTreeMap::new() })
     }
 }
 
@@ -216,6 +217,16 @@ impl ServiceManager for Systemd {
 
     fn settle(&mut self, keep: &[Slot]) -> Result<(), Unreachable> {
         self.ask(Ask::Settle { slots: keep.to_vec() }).map(drop)
+    }
+
+    fn take_over(
+        &mut self,
+        _from: &TakeOver,
+        _groups: BTreeMap<String, Listen>,
+        _look: bool,
+    ) -> Result<Taken, Unreachable> {
+        let why = "only `service_manager: supervisor` takes sockets over".to_owned();
+        Err(Unreachable::Refused { why })
     }
 
     fn listen(&mut self, after: u64) -> Result<Box<dyn NewsSource>, Unreachable> {
@@ -344,8 +355,12 @@ fn run_crew(mut crew: Crew, inbox: &Receiver<Order>, wake: &OwnedFd) {
                 }
                 Order::Ask(ask, answer) => {
                     crew.on_ask(*ask);
-                    let slots =
-                        Slots { supervisor: None, news: crew.bulletin.last(), workers: crew.table.report() };
+                    let slots = Slots {
+                        supervisor: None,
+                        news: crew.bulletin.last(),
+                        workers: crew.table.report(),
+                        lost: BTreeMap::new(),
+                    };
                     let _ = answer.send(Ok(slots));
                     looks = true;
                 }

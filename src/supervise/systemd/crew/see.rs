@@ -91,6 +91,8 @@ impl Crew {
                 let _ = self.bus.kill(&listed.name, "all", 9);
             }
             (State::Leaving, Role::Accepted) => {}
+            // it serves until the table settles, and is not missed before
+            (State::Waiting | State::Leaving, Role::Staying) => {}
         }
         Ok(())
     }

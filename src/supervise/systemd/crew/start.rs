@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::model::{Listen, Ready};
+use crate::model::{Listen, Ready, Socket};
 use crate::supervise::crew::Check;
 use crate::supervise::holder::Holder;
 use crate::supervise::launch::{self, Given};
@@ -28,7 +28,7 @@ impl Crew {
             Listen::Sockets(_) => {
                 self.sockets.ensure(&spec.listen, self.holder.as_ref()).map_err(|e| e.to_string())?
             }
-            Listen::Inherit(_) => self.sockets.inherited(&spec.slot.group),
+            Listen::Inherit(_) => self.sockets.inherited(&spec.slot.group).map_err(|e| e.to_string())?,
         };
         let there = self.table.workers().filter(|(_, worker)| !worker.held).map(|(n, _)| n).collect();
         logs::prune(self.run.path(), &spec.slot, &there);
@@ -103,8 +103,9 @@ impl Crew {
         let mut given = Given { run, worker: Some(spec), copies_loaded, ..Given::default() };
         let sockets = match &spec.listen {
             Listen::Sockets(sockets) => {
-                given.sockets = sockets.iter().map(|(name, address)| (name.as_str(), address)).collect();
-                Wanted::Keys(sockets.values().map(crate::supervise::sockets::text).collect())
+                given.sockets =
+                    sockets.iter().map(|(name, socket)| (name.as_str(), &socket.address)).collect();
+                Wanted::Keys(sockets.values().map(Socket::key).collect())
             }
             Listen::Inherit(variable) => {
                 Wanted::Inherited { group: spec.slot.group.clone(), variable: variable.clone() }

@@ -1,0 +1,129 @@
+//! Takes the sockets of a service that runs outside: duplicates of them, so that it serves on whatever comes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Listen, Socket};
+use crate::supervise::process;
+use crate::supervise::sockets::{Found, of_process};
+use crate::supervise::wire::Taken;
+
+use super::Crew;
+
+impl Crew {
+    /// Takes duplicates of what process (`pid`, `started`) listens on: for `listen` by equal address, for
+    /// `inherit` the rest. `look`: only says what would be taken. Taking twice is taking once.
+    ///
+    /// Nothing was taken where this fails; the reason is for the operator. The other process notices nothing.
+    pub(in crate::supervise) fn take_over(
+        &mut self,
+        pid: u32,
+        started: u64,
+        groups: &BTreeMap<String, Listen>,
+        look: bool,
+    ) -> Result<Taken, String> {
+        let pidfd = process::open(pid, started).ok_or_else(|| format!("process {pid} is gone"))?;
+        let found = of_process(pid, &pidfd).map_err(|e| e.to_string())?;
+        if found.is_empty() {
+            return Err(format!("process {pid} listens nowhere; name the one that has the sockets"));
+        }
+        let mut taken = Vec::new();
+        let mut matched: BTreeSet<usize> = BTreeSet::new();
+        for socket in groups.values().flat_map(sockets_in) {
+            let at: Vec<usize> = (0..found.len()).filter(|&i| found[i].is_at(&socket.address)).collect();
+            match at.as_slice() {
+                [] => {}
+                [one] => {
+                    self.may_be(socket, &found[*one])?;
+                    if matched.insert(*one) {
+                        taken.push((socket.key(), *one));
+                    }
+                }
+                several => {
+                    return Err(format!(
+                        "process {pid} has {} sockets at {} (SO_REUSEPORT), and a pipeline has one: turn that off there first",
+                        several.len(),
+                        socket.address
+                    ));
+                }
+            }
+        }
+        let inherits = groups.iter().find(|(_, listen)| matches!(listen, Listen::Inherit(_)));
+        let rest = |i: &usize| !matched.contains(i);
+        let (inherited, left): (Vec<usize>, Vec<usize>) =
+            (0..found.len()).filter(rest).partition(|_| inherits.is_some());
+        let names = |of: &mut dyn Iterator<Item = usize>| of.map(|i| found[i].address.clone()).collect();
+        let all: Vec<String> = names(&mut taken.iter().map(|(_, i)| *i).chain(inherited.iter().copied()));
+        let left: Vec<String> = names(&mut left.into_iter());
+        if all.is_empty() {
+            return Err(format!(
+                "process {pid} listens on {}, and none of that is in `listen`: write the same addresses there",
+                left.join(", ")
+            ));
+        }
+        if !look {
+            self.keep_taken((pid, started), found, &taken, inherits.map(|(group, _)| group.as_str()));
+        }
+        Ok(Taken { taken: all, left })
+    }
+
+    /// Whether `found` can be what `socket` says; what is not so cannot be made so while the other process uses it.
+    fn may_be(&self, socket: &Socket, found: &Found) -> Result<(), String> {
+        let address = &socket.address;
+        if self.keeper.sockets.is_another(&socket.key(), found) {
+            return Err(format!("{address} is listened on by workers of this service already"));
+        }
+        if found.nonblocking != socket.nonblocking {
+            let (is, write) =
+                if found.nonblocking { ("does not block", "true") } else { ("blocks", "false") };
+            return Err(format!(
+                "the socket at {address} {is}, which whoever has it now relies on: write `nonblocking: {write}` for it"
+            ));
+        }
+        if found.v6only != socket.v6only {
+            return Err(format!(
+                "the socket at {address} is not as `v6only` says: write `v6only: {}`",
+                found.v6only
+            ));
+        }
+        Ok(())
+    }
+
+    fn keep_taken(
+        &mut self,
+        from: (u32, u64),
+        found: Vec<Found>,
+        by_address: &[(String, usize)],
+        inherits: Option<&str>,
+    ) {
+        let mut keys = Vec::new();
+        let (sockets, link) = self.keeper.parts();
+        for (i, found) in found.into_iter().enumerate() {
+            match (by_address.iter().find(|(_, at)| *at == i), inherits) {
+                (Some((key, _)), _) => {
+                    sockets.keep_found(key, found, link);
+                    keys.push(key.clone());
+                }
+                (None, Some(group)) => keys.push(sockets.inherit(group, found, link)),
+                (None, None) => {}
+            }
+        }
+        tracing::info!(pid = from.0, ?keys, "took the sockets of a service that runs outside");
+        self.table.outsiders.extend(keys.into_iter().map(|key| (key, from)));
+        self.save();
+    }
+
+    /// Whether a process that is none of ours has the socket of `key`, too: it must not notice what we do with it.
+    pub(super) fn is_shared(&self, key: &str) -> bool {
+        let lives = |(pid, started): &(u32, u64)| {
+            process::stat(*pid).is_some_and(|now| now.started == *started && !matches!(now.state, 'Z' | 'X'))
+        };
+        self.table.outsiders.get(key).is_some_and(lives)
+    }
+}
+
+fn sockets_in(listen: &Listen) -> Vec<&Socket> {
+    match listen {
+        Listen::Sockets(sockets) => sockets.values().collect(),
+        Listen::Inherit(_) => Vec::new(),
+    }
+}
