@@ -301,6 +301,7 @@ fn spec(sandbox: &Sandbox, instance: u32, id: &str, script: &str) -> WorkerSpec 
             config: sandbox.path(&format!("store/generations/{id}/tree")),
             loaded: None,
             mount: None,
+            read_only: Vec::new(),
             surroundings: Default::default(),
         },
         copies_loaded: false,

@@ -58,6 +58,7 @@ impl Launchable {
             config: store.tree_path(self.id),
             loaded: self.key.map(|key| store.loaded_path(key)),
             mount: self.pipeline.mount.as_ref().map(PathBuf::from),
+            read_only: store.sealed_paths(),
             surroundings: Surroundings::default(),
         }
     }

@@ -111,6 +111,7 @@ pub fn may_isolate(run: &Path, program: &Path, addresses: &[IpAddr]) -> Result<(
         config: PathBuf::from("/"),
         loaded: None,
         mount: None,
+        read_only: Vec::new(),
         surroundings: Default::default(),
     };
     let run = scratch.path().to_str().ok_or("the run directory's path is not UTF-8")?;

@@ -52,6 +52,9 @@ pub(super) struct Start {
     pub(super) copy: Option<Mount>,
     /// a mount namespace of its own with this in it
     pub(super) mount: Option<Mount>,
+    /// directories that it cannot write to, where it may have a mount namespace
+    #[serde(default)]
+    pub(super) read_only: Vec<PathBuf>,
     /// where to start
     pub(super) directory: PathBuf,
     /// who to be, and what it may take
@@ -59,6 +62,17 @@ pub(super) struct Start {
     pub(super) settings: Settings,
     /// be killed when the thread of this process that started us ends
     pub(super) die_with_parent: Option<u32>,
+}
+
+impl Start {
+    /// Leaves the caller where it sees the mounts that it shall see.
+    fn see_mounts(&self) -> Result<(), ExecError> {
+        match &self.mount {
+            Some(mount) => namespace::enter(&mount.source, &mount.target, &self.read_only)?,
+            None => namespace::protect(&self.read_only)?,
+        }
+        Ok(())
+    }
 }
 
 /// Whose network it is.
@@ -183,9 +197,7 @@ fn prepare(fd: RawFd) -> Result<(Start, Vec<FdMapping>), ExecError> {
         Some(Network::Of { pid }) => namespace::join_network(*pid)?,
         None => {}
     }
-    if let Some(mount) = &start.mount {
-        namespace::enter(&mount.source, &mount.target)?;
-    }
+    start.see_mounts()?;
     start.settings.limit()?;
     let mappings = mappings(&start)?;
     start.settings.become_somebody()?;
@@ -210,11 +222,10 @@ fn prepare(fd: RawFd) -> Result<(Start, Vec<FdMapping>), ExecError> {
 
 /// Becomes what `start` says, in the session and with the descriptors of the caller. Returns only on failure.
 pub(super) fn stand_in(start: &Start) -> ExecError {
-    let entered = match &start.mount {
-        Some(mount) => namespace::enter(&mount.source, &mount.target).map_err(ExecError::from),
-        None => Ok(()),
-    };
-    let ready = entered.and_then(|()| start.settings.limit()).and_then(|()| start.settings.become_somebody());
+    let ready = start
+        .see_mounts()
+        .and_then(|()| start.settings.limit())
+        .and_then(|()| start.settings.become_somebody());
     if let Err(error) = ready {
         return error;
     }
@@ -229,12 +240,24 @@ pub(super) fn stand_in(start: &Start) -> ExecError {
 }
 
 /// Becomes the command `words` of an operator: with the environment and directory it has, but for
-/// `POINTSMAN_CONFIG`, and with `config` seen at `mount`. Returns only on failure.
-pub fn become_command(words: &[String], config: &Path, mount: Option<&Path>) -> ExecError {
-    if let Some(target) = mount
-        && let Err(error) = namespace::enter(config, target)
-    {
+/// `POINTSMAN_CONFIG`, with `config` seen at `mount`, and what is in `read_only` protected as it is from a worker.
+/// Returns only on failure.
+pub fn become_command(
+    words: &[String],
+    config: &Path,
+    mount: Option<&Path>,
+    read_only: &[PathBuf],
+) -> ExecError {
+    let entered = match mount {
+        Some(target) => namespace::enter(config, target, read_only),
+        None => namespace::protect(read_only),
+    };
+    if let Err(error) = entered {
         return error.into();
+    }
+    // the directory it is in may be one of those: what is there is what the path leads to now
+    if let Ok(directory) = rustix::process::getcwd(Vec::new()) {
+        let _ = rustix::process::chdir(directory);
     }
     let Some((program, arguments)) = words.split_first() else {
         return ExecError::Setup { what: "run nothing".to_owned(), why: "there is no command".to_owned() };

@@ -113,6 +113,7 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
         network: None,
         copy,
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
+        read_only: launch.read_only.clone(),
         directory,
         settings: Settings::default(),
         die_with_parent: given.parent,
@@ -179,6 +180,7 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
         network: None,
         copy: None,
         mount: None,
+        read_only: Vec::new(),
         directory,
         settings: Settings::default(),
         die_with_parent: None,
@@ -249,6 +251,7 @@ mod tests {
             config: PathBuf::from("/g/tree"),
             loaded: None,
             mount: None,
+            read_only: Vec::new(),
             surroundings: Default::default(),
         }
     }

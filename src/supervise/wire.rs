@@ -25,6 +25,9 @@ pub struct Launch {
     pub loaded: Option<PathBuf>,
     /// where `config` is mounted, read-only, in a mount namespace of its own
     pub mount: Option<PathBuf>,
+    /// directories that it cannot write to, whoever it is, where it may have a mount namespace
+    #[serde(default)]
+    pub read_only: Vec<PathBuf>,
     /// who it is, what it may take, where it starts
     #[serde(default)]
     pub surroundings: Surroundings,

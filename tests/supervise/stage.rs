@@ -150,6 +150,7 @@ impl Stage {
                 config,
                 loaded: None,
                 mount: None,
+                read_only: Vec::new(),
                 surroundings: Default::default(),
             },
             copies_loaded: false,
