@@ -314,6 +314,7 @@ fn spec(sandbox: &Sandbox, instance: u32, id: &str, script: &str) -> WorkerSpec 
         replace: Default::default(),
         tell: None,
         restart: Default::default(),
+        watchdog: None,
     }
 }
 

@@ -92,6 +92,7 @@ impl Launchable {
             stop_signal: group.stop_signal.clone(),
             replace: group.replace,
             restart: group.restart.clone(),
+            watchdog: group.watchdog,
             tell: group.reload.as_ref().map(|reload| reload.tell.clone()),
         })
     }

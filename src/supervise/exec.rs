@@ -35,12 +35,15 @@ const LIMIT: u64 = 8 << 20;
 pub(super) struct Start {
     /// the program and its arguments
     pub(super) argv: Vec<String>,
-    /// the whole environment, but for `LISTEN_PID`
+    /// the whole environment, but for `LISTEN_PID` and `WATCHDOG_PID`
     pub(super) env: BTreeMap<String, String>,
     /// how many descriptors from 3 on are passed sockets
     pub(super) sockets: usize,
     /// set `LISTEN_PID` to the own pid
     pub(super) listen_pid: bool,
+    /// set `WATCHDOG_PID` to the own pid
+    #[serde(default)]
+    pub(super) watchdog_pid: bool,
     /// sockets to be bound here, from the descriptor after the passed ones on
     #[serde(default)]
     pub(super) bind: Vec<Address>,
@@ -301,6 +304,9 @@ fn become_it(start: &Start, mappings: Vec<FdMapping>) -> ExecError {
     command.args(arguments).env_clear().envs(&start.env).stdin(Stdio::null());
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    if start.watchdog_pid {
+        command.env("WATCHDOG_PID", std::process::id().to_string());
     }
     if let Err(error) = command.fd_mappings(mappings) {
         return shut(error.to_string());

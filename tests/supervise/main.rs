@@ -4,6 +4,7 @@
 mod asked;
 mod handoff;
 mod oneshots;
+mod spoken;
 mod stage;
 mod told;
 

@@ -12,7 +12,7 @@ use crate::supervise::tries::Asking;
 use crate::supervise::wire::WorkerSpec;
 use crate::supervise::{clock, launch, process};
 
-use super::{Check, Crew, Telling, subject};
+use super::{Check, Crew, Reload, Telling, subject};
 
 impl Crew {
     /// Tells process `n` what the table says that it is being told.
@@ -34,7 +34,10 @@ impl Crew {
             Some(Tell::Signal { signal, verify }) => {
                 // what there is to be seen of it must not have been there before
                 let check = match verify {
-                    Ready::Notify => Check::Message,
+                    Ready::Notify => {
+                        let reloading = self.table.worker(n).is_some_and(|worker| worker.reloading);
+                        Check::Message(Reload::told(reloading))
+                    }
                     Ready::File(path) => {
                         let run = subject.directory.to_str().ok_or("its directory is not UTF-8")?;
                         let given = Given { run, worker: Some(&spec), ..Given::default() };
@@ -53,7 +56,9 @@ impl Crew {
             }
             None => return Err("it has no way to be told".to_owned()),
         };
-        live.telling = Some(Telling { deadline: clock::after(spec.start_timeout), check });
+        let (deadline, latest) =
+            (clock::after(spec.start_timeout), clock::after(spec.longest(spec.start_timeout)));
+        live.telling = Some(Telling { deadline, latest, check });
         // nobody asks meanwhile whether it is well
         live.check = Check::None;
         tracing::info!(slot = %spec.slot, pid, generation = spec.generation.short(), "is told");
@@ -101,7 +106,7 @@ impl Crew {
             let (pid, Some(telling)) = (live.pid, &mut live.telling) else { continue };
             let mut said = String::new();
             let taken = match &mut telling.check {
-                Check::None | Check::Told(_) | Check::Message => false,
+                Check::None | Check::Told(_) | Check::Message(_) => false,
                 Check::File(path, before) => before.is_passed(path),
                 Check::After(at) => clock::until(*at).is_zero(),
                 Check::Ask(asking) => {

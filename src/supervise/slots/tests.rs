@@ -27,6 +27,7 @@ fn spec(generation: u8) -> WorkerSpec {
         replace: Replace::OneByOne,
         tell: None,
         restart: Restart::default(),
+        watchdog: None,
     }
 }
 
