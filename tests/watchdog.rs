@@ -320,6 +320,7 @@ fn spec(sandbox: &Sandbox, instance: u32, id: &str, script: &str) -> WorkerSpec 
             config: sandbox.path(&format!("store/generations/{id}/tree")),
             loaded: None,
             mount: None,
+            read_only: Vec::new(),
             surroundings: Default::default(),
         },
         copies_loaded: false,
@@ -332,6 +333,7 @@ fn spec(sandbox: &Sandbox, instance: u32, id: &str, script: &str) -> WorkerSpec 
         replace: Default::default(),
         tell: None,
         restart: Default::default(),
+        watchdog: None,
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Res
     let shown = config.display().to_string();
     let words: Vec<String> = command.iter().map(|word| word.replace("{config}", &shown)).collect();
     lease.keep_across_exec()?;
-    Err(supervise::exec::become_command(&words, &config, mount.as_deref().map(Path::new)).into())
+    let mount = mount.as_deref().map(Path::new);
+    Err(supervise::exec::become_command(&words, &config, mount, &service.store.sealed_paths()).into())
 }
 
 /// Becomes the command in the place of a worker of the group `stage`, or of a check: with its user, environment and

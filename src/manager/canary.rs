@@ -37,7 +37,8 @@ pub(super) fn facts(service: &Service, target: &Launchable, seen_good: bool) -> 
     let canary = of(service, target, None)?;
     let stop = canary.spec.grace_shutdown_time.min(canary::GRACE);
     // the looking for what it has left behind takes a moment, too
-    let limit = canary.spec.start_timeout + canary.probe_timeout + stop + Duration::from_secs(5);
+    let limit =
+        canary.spec.longest(canary.spec.start_timeout) + canary.probe_timeout + stop + Duration::from_secs(5);
     Some(CanaryFacts { what: what(&canary), seen_good, limit })
 }
 

@@ -132,6 +132,7 @@ fn run(
         config: config.to_owned(),
         loaded: scratch.as_ref().map(|staging| staging.path().to_owned()),
         mount: pipeline.mount.as_ref().map(PathBuf::from),
+        read_only: service.store.sealed_paths(),
         surroundings: Default::default(),
     };
     if pipeline.mount.is_some() {

@@ -181,14 +181,14 @@ pub(super) fn prepare(
     stop_first.extend(back.as_ref().map(turns).unwrap_or_default());
     for (slot, group) in target.slots().chain(back.iter().flat_map(Launchable::slots)) {
         if let Some(grace) = stop_first.get_mut(&slot) {
-            *grace = (*grace).max(group.grace_shutdown_time);
+            *grace = (*grace).max(group.longest(group.grace_shutdown_time));
         }
     }
     let limits = |launchable: &Launchable| -> BTreeMap<Slot, Duration> {
         let limit = |slot: &Slot, group: &Group| {
             // told in vain, and then replaced
-            let told = group.reload.as_ref().map_or(Duration::ZERO, |_| group.start_timeout);
-            group.start_timeout + told + stop_first.get(slot).copied().unwrap_or_default()
+            let told = group.reload.as_ref().map_or(Duration::ZERO, |_| group.longest(group.start_timeout));
+            group.longest(group.start_timeout) + told + stop_first.get(slot).copied().unwrap_or_default()
         };
         launchable.slots().map(|(slot, group)| (slot.clone(), limit(&slot, group))).collect()
     };
@@ -231,7 +231,7 @@ pub(super) fn prepare(
         stopped: wish.stopped,
         grace: target
             .slots()
-            .map(|(_, group)| group.grace_shutdown_time)
+            .map(|(_, group)| group.longest(group.grace_shutdown_time))
             .fold(standstill::grace(workers), Duration::max),
         group: wish.how.group.clone(),
         confirm: wish.how.confirm_within_ms.is_some() && !wish.how.pointer_only,

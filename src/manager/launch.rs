@@ -58,6 +58,7 @@ impl Launchable {
             config: store.tree_path(self.id),
             loaded: self.key.map(|key| store.loaded_path(key)),
             mount: self.pipeline.mount.as_ref().map(PathBuf::from),
+            read_only: store.sealed_paths(),
             surroundings: Surroundings::default(),
         }
     }
@@ -91,6 +92,7 @@ impl Launchable {
             stop_signal: group.stop_signal.clone(),
             replace: group.replace,
             restart: group.restart.clone(),
+            watchdog: group.watchdog,
             tell: group.reload.as_ref().map(|reload| reload.tell.clone()),
         })
     }

@@ -380,7 +380,7 @@ impl<'a> Watchdog<'a> {
             None => Some(START),
             Some(groups) => {
                 let group = groups.get(&slot.group).filter(|group| slot.instance <= group.instances)?;
-                Some(group.start_timeout)
+                Some(group.longest(group.start_timeout))
             }
         };
         let interval = self.policy.interval;

@@ -56,6 +56,7 @@ pub use meta::{KeyValue, KeyValueError, Metadata};
 pub use path::{PathError, RelPath};
 pub use pipeline::{
     Canary, Group, Listen, Loader, Network, Pipeline, Ready, Reload, Replace, Restart, RestartOn, Tell,
+    longest, talks,
 };
 pub use probe::{HttpUrl, HttpUrlError, Probe};
 pub use reference::{Reference, ReferenceError, Tag};

@@ -84,6 +84,8 @@ pub struct Group {
     pub reload: Option<Reload>,
     /// when and how soon it is started again after an end that nobody has asked for
     pub restart: Restart,
+    /// how long it may be silent on `NOTIFY_SOCKET` when it is ready; `None`: for ever
+    pub watchdog: Option<Duration>,
     /// who they are, what they may take, where they start
     pub surroundings: Surroundings,
 }
@@ -241,7 +243,27 @@ impl Pipeline {
     }
 }
 
+/// A worker that asks for more time gets this many times what its pipeline says, at most: whatever waits for it has to
+/// end, too.
+const EXTENDED: u32 = 4;
+
+/// Whether a worker of this kind is given `NOTIFY_SOCKET`.
+pub fn talks(ready: &Ready, watchdog: Option<Duration>, tell: Option<&Tell>) -> bool {
+    let verified = matches!(tell, Some(Tell::Signal { verify: Ready::Notify, .. }));
+    *ready == Ready::Notify || watchdog.is_some() || verified
+}
+
+/// How long what is limited to `limit` may take for a worker that can ask for more time, where it `talks`.
+pub fn longest(limit: Duration, talks: bool) -> Duration {
+    if talks { limit.saturating_mul(EXTENDED) } else { limit }
+}
+
 impl Group {
+    /// How long what is limited to `limit` may take where a worker asks for more time.
+    pub fn longest(&self, limit: Duration) -> Duration {
+        longest(limit, talks(&self.ready, self.watchdog, self.reload.as_ref().map(|reload| &reload.tell)))
+    }
+
     /// Whether its workers are given the loader's output by name: `{loaded}` in command or environment.
     pub fn needs_loaded(&self) -> bool {
         self.command.0.iter().chain(self.env.values()).any(|text| read::mentions(text, "loaded"))

@@ -92,6 +92,11 @@ impl Store {
         self.root.exists(format!("generations/{id}")).map_err(StoreError::io("look for a generation"))
     }
 
+    /// The directories in which nothing that is there ever changes: what runs on them never has to write there.
+    pub fn sealed_paths(&self) -> Vec<PathBuf> {
+        ["generations", "loaded"].map(|part| self.path().join(part)).into()
+    }
+
     /// The absolute path of generation `id`, there or not.
     pub fn generation_path(&self, id: GenerationId) -> PathBuf {
         self.path().join(format!("generations/{id}"))

@@ -111,6 +111,7 @@ pub fn may_isolate(run: &Path, program: &Path, addresses: &[IpAddr]) -> Result<(
         config: PathBuf::from("/"),
         loaded: None,
         mount: None,
+        read_only: Vec::new(),
         surroundings: Default::default(),
     };
     let run = scratch.path().to_str().ok_or("the run directory's path is not UTF-8")?;
@@ -215,6 +216,8 @@ struct Trial<'a> {
     worker: Program,
     check: Check,
     status: Option<String>,
+    /// it has asked for more time, until then
+    more: Option<Instant>,
 }
 
 impl<'a> Trial<'a> {
@@ -255,9 +258,13 @@ impl<'a> Trial<'a> {
             Ready::Probe(probe) => Check::Probe(probe.clone()),
         };
         let notify = match &check {
-            Check::Notify(socket) => Some(
-                socket.path().ok_or("the run directory's path is too long for NOTIFY_SOCKET (107 bytes)")?,
-            ),
+            Check::Notify(socket) if canary.network == Network::Private && !socket.has_path() => {
+                return Err(format!(
+                    "{} is too long a path for NOTIFY_SOCKET with `network: private`; use a store or run directory with a shorter one",
+                    dir.path().display()
+                ));
+            }
+            Check::Notify(socket) => Some(socket.path()),
             Check::File(..) | Check::After(_) | Check::Probe(_) => None,
         };
         let given = Given {
@@ -277,7 +284,7 @@ impl<'a> Trial<'a> {
             start.network = Some(Where::Own { addresses: own_addresses(canary) });
         }
         let worker = Program::start(&start, program, fds)?;
-        Ok(Trial { canary, program, cancel, run, addresses, worker, check, status: None })
+        Ok(Trial { canary, program, cancel, run, addresses, worker, check, status: None, more: None })
     }
 
     fn prove(&mut self) -> Result<(), CanaryError> {
@@ -320,8 +327,9 @@ impl<'a> Trial<'a> {
 
     fn await_ready(&mut self) -> Result<(), CanaryError> {
         let limit = self.canary.spec.start_timeout;
-        let deadline = clock::after(limit);
+        let (mut deadline, latest) = (clock::after(limit), clock::after(self.canary.spec.longest(limit)));
         loop {
+            deadline = self.more.take().map_or(deadline, |more| deadline.max(more.min(latest)));
             let patience = match &self.check {
                 _ if !self.is_in_its_network() => LOOK,
                 Check::Notify(_) => Duration::MAX,
@@ -356,6 +364,7 @@ impl<'a> Trial<'a> {
                 for message in std::iter::from_fn(|| socket.receive()).take(64) {
                     if readiness::speaks_for(message.sender, pid) {
                         ready |= message.ready;
+                        self.more = message.more_time.map(clock::after).or(self.more);
                         self.status = message.status.or(self.status.take());
                     }
                 }

@@ -18,7 +18,7 @@ use super::logs::{self, Logs};
 use super::news::Bulletin;
 use super::probe::Subject;
 use super::process::{self, Ended};
-use super::readiness::{self, FileMark, NotifySocket};
+use super::readiness::{FileMark, NotifySocket};
 use super::record::{Record, chain};
 use super::slots::{Act, Role, Table, Worker};
 use super::tries::{Asking, Health, Tries, Try};
@@ -26,8 +26,11 @@ use super::wire::WorkerSpec;
 use super::{clock, memory, oneshot, spawn, surroundings};
 
 mod closing;
+mod heard;
 mod taking;
 pub(super) mod tell;
+
+use heard::Reload;
 
 /// How often a ready file is looked for while something is starting.
 const FILE_POLL: Duration = Duration::from_millis(5);
@@ -64,6 +67,10 @@ struct Live {
     since: Instant,
     /// it is condemned or killed when this passes
     deadline: Option<Instant>,
+    /// as far as it can have that put off
+    latest: Instant,
+    /// it has been silent for too long when this passes
+    silence: Option<Instant>,
     check: Check,
     telling: Option<Telling>,
 }
@@ -71,6 +78,8 @@ struct Live {
 /// A process that is being told: until when, and by what it is known that it has taken it.
 pub(super) struct Telling {
     pub(super) deadline: Instant,
+    /// as far as it can have that put off
+    pub(super) latest: Instant,
     pub(super) check: Check,
 }
 
@@ -85,14 +94,14 @@ pub(super) enum Check {
     /// the end of the command that tells it
     Told(Try),
     /// a message of its own
-    Message,
+    Message(Reload),
 }
 
 impl Check {
     /// When there is something to look for at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
         match self {
-            Check::None | Check::Told(_) | Check::Message => None,
+            Check::None | Check::Told(_) | Check::Message(_) => None,
             Check::File(..) => Some(clock::after(FILE_POLL)),
             Check::After(at) => Some(*at),
             Check::Ask(asking) => asking.next(),
@@ -133,8 +142,11 @@ impl Crew {
                     tracing::info!(slot = %worker.spec.slot, pid, "adopted");
                     let since = clock::now();
                     let check = watch(worker);
-                    let telling = None;
-                    self.live.insert(n, Live { pidfd, pid, started, since, deadline: None, check, telling });
+                    // it may have spoken while nobody listened
+                    let silence = worker.spec.watchdog.filter(|_| worker.ready).map(clock::after);
+                    let (deadline, latest, telling) = (None, since, None);
+                    let live = Live { pidfd, pid, started, since, deadline, latest, silence, check, telling };
+                    self.live.insert(n, live);
                 }
                 None => {
                     process::kill_group(pid, started);
@@ -201,7 +213,7 @@ impl Crew {
         let checks = self.live.values().filter_map(|live| live.check.next());
         let told = self.live.values().filter_map(|live| live.telling.as_ref());
         let told = told.flat_map(|telling| telling.check.next().into_iter().chain([telling.deadline]));
-        let deadlines = self.live.values().filter_map(|live| live.deadline);
+        let deadlines = self.live.values().flat_map(|live| [live.deadline, live.silence]).flatten();
         deadlines
             .chain(checks)
             .chain(told)
@@ -210,29 +222,6 @@ impl Crew {
             .chain(self.closing.as_ref().map(closing::Closing::next))
             .chain(self.logs.next())
             .min()
-    }
-
-    /// Reads what workers have said.
-    pub(super) fn on_messages(&mut self) {
-        // bounded, so that somebody who never stops talking does not stop the loop
-        for _ in 0..64 {
-            let Some(message) = self.notify.receive() else { return };
-            let from = self.live.iter().find(|(_, live)| readiness::speaks_for(message.sender, live.pid));
-            let Some((&n, _)) = from else {
-                tracing::debug!(pid = message.sender, "a message of no worker was dropped");
-                continue;
-            };
-            let Some(worker) = self.table.worker_mut(n) else { continue };
-            if let Some(status) = message.status {
-                worker.note = status;
-            }
-            let waits = !worker.ready && worker.spec.ready == Ready::Notify;
-            if message.ready && waits {
-                self.became_ready(n);
-            } else if message.ready && self.is_told_by(n, |check| matches!(check, Check::Message)) {
-                self.has_taken(n, Ok(()));
-            }
-        }
     }
 
     /// Process `n` has ended: what is left of its group is killed, and it is reaped.
@@ -247,6 +236,9 @@ impl Crew {
         let mut what = worker.verdict.clone().unwrap_or_else(|| ended.to_string());
         if worker.spec.launch.surroundings.memory.is_some() && memory::leave(live.pid) {
             what = format!("{what}; {}", memory::SHORT);
+        }
+        if !worker.note.is_empty() {
+            what = format!("{what}; it said last: {}", worker.note);
         }
         let tail = logs::tail(&self.log_path(n, worker), worker.log_from, TAIL);
         let why = if tail.is_empty() { what.clone() } else { format!("{what}\n{tail}") };
@@ -265,7 +257,7 @@ impl Crew {
             let Some(live) = self.live.get_mut(&n) else { continue };
             let mut unwell = None;
             let ready = match &mut live.check {
-                Check::None | Check::Told(_) | Check::Message => false,
+                Check::None | Check::Told(_) | Check::Message(_) => false,
                 Check::Ask(asking) => {
                     let Some(worker) = self.table.worker(n) else { continue };
                     let limit = live.deadline.map(clock::until);
@@ -283,15 +275,17 @@ impl Crew {
             if ready && !process::ended(&live.pidfd) {
                 self.became_ready(n);
             } else if live.deadline.is_some_and(|at| clock::until(at).is_zero()) {
-                live.deadline = None;
+                let waited = live.deadline.take().map(|at| at - live.since).unwrap_or_default();
                 match self.table.worker(n) {
-                    Some(worker) if worker.role == Role::Leaving => self.kill(n),
+                    // asked to finish, or aborted
+                    Some(worker) if worker.role == Role::Leaving || worker.verdict.is_some() => self.kill(n),
                     Some(worker) => {
                         let said = match &live.check {
                             Check::Ask(Asking { last: Some(said), .. }) => format!(": {said}"),
                             _ => String::new(),
                         };
-                        let why = format!("was not ready within {:?}{said}", worker.spec.start_timeout);
+                        let limit = heard::limit(worker.spec.start_timeout, waited);
+                        let why = format!("was not ready within {limit}{said}");
                         let acts = self.table.condemn(n, why);
                         self.carry_out(acts);
                     }
@@ -300,6 +294,7 @@ impl Crew {
             }
         }
         self.logs.on_time();
+        self.on_silence();
         self.on_time_to_tell();
         self.on_time_to_close();
         let due: Vec<Slot> = self
@@ -375,6 +370,7 @@ impl Crew {
         let acts = self.table.ready(n, keys);
         if let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) {
             live.check = watch(worker);
+            live.silence = worker.spec.watchdog.map(clock::after);
         }
         self.carry_out(acts);
     }
@@ -395,12 +391,9 @@ impl Crew {
             Listen::Inherit(variable) => given.inherited = Some((variable, fds.len())),
         }
         let mut check = Check::None;
+        given.notify = Some(self.notify.path()).filter(|_| spec.talks());
         match &spec.ready {
-            Ready::Notify => {
-                let path = self.notify.path();
-                given.notify =
-                    Some(path.ok_or("the run directory's path is too long for NOTIFY_SOCKET (107 bytes)")?);
-            }
+            Ready::Notify => {}
             Ready::File(path) => {
                 let path = launch::expand_path(path, run, &spec.launch).map_err(|e| e.to_string())?;
                 let before = FileMark::of(&path);
@@ -441,8 +434,9 @@ impl Crew {
         let generation = spec.generation.short();
         tracing::info!(slot = %spec.slot, pid = child.pid, generation, "started");
         let (pid, started) = (child.pid, child.started);
-        let telling = None;
-        self.live.insert(n, Live { pidfd: child.pidfd, pid, started, since, deadline, check, telling });
+        let latest = clock::after(spec.longest(spec.start_timeout));
+        let (pidfd, silence, telling) = (child.pidfd, None, None);
+        self.live.insert(n, Live { pidfd, pid, started, since, deadline, latest, silence, check, telling });
         Ok(())
     }
 
@@ -494,6 +488,7 @@ impl Crew {
         }
         tracing::info!(slot = %worker.spec.slot, pid = live.pid, ?grace, "drains");
         (live.check, live.deadline, live.telling) = (Check::None, Some(clock::after(grace)), None);
+        (live.latest, live.silence) = (clock::after(worker.spec.longest(grace)), None);
         if grace.is_zero() {
             self.kill(n);
         }
@@ -502,7 +497,7 @@ impl Crew {
     fn kill(&mut self, n: u64) {
         let Some(live) = self.live.get_mut(&n) else { return };
         tracing::info!(pid = live.pid, "killed with its process group");
-        (live.check, live.deadline, live.telling) = (Check::None, None, None);
+        (live.check, live.deadline, live.telling, live.silence) = (Check::None, None, None, None);
         process::signal(&live.pidfd, Signal::KILL);
         process::kill_group(live.pid, live.started);
     }

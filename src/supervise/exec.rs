@@ -37,12 +37,15 @@ const LIMIT: u64 = 8 << 20;
 pub(super) struct Start {
     /// the program and its arguments
     pub(super) argv: Vec<String>,
-    /// the whole environment, but for `LISTEN_PID`
+    /// the whole environment, but for `LISTEN_PID` and `WATCHDOG_PID`
     pub(super) env: BTreeMap<String, String>,
     /// how many descriptors from 3 on are passed sockets
     pub(super) sockets: usize,
     /// set `LISTEN_PID` to the own pid
     pub(super) listen_pid: bool,
+    /// set `WATCHDOG_PID` to the own pid
+    #[serde(default)]
+    pub(super) watchdog_pid: bool,
     /// sockets to be bound here, from the descriptor after the passed ones on
     #[serde(default)]
     pub(super) bind: Vec<Socket>,
@@ -54,6 +57,9 @@ pub(super) struct Start {
     pub(super) copy: Option<Mount>,
     /// a mount namespace of its own with this in it
     pub(super) mount: Option<Mount>,
+    /// directories that it cannot write to, where it may have a mount namespace
+    #[serde(default)]
+    pub(super) read_only: Vec<PathBuf>,
     /// where to start
     pub(super) directory: PathBuf,
     /// who to be, and what it may take
@@ -64,6 +70,17 @@ pub(super) struct Start {
     /// what is left to be done here, where a service manager starts it by itself
     #[serde(default)]
     pub(super) own: Option<Own>,
+}
+
+impl Start {
+    /// Leaves the caller where it sees the mounts that it shall see.
+    fn see_mounts(&self) -> Result<(), ExecError> {
+        match &self.mount {
+            Some(mount) => namespace::enter(&mount.source, &mount.target, &self.read_only)?,
+            None => namespace::protect(&self.read_only)?,
+        }
+        Ok(())
+    }
 }
 
 /// Whose network it is.
@@ -208,9 +225,7 @@ fn prepare(fd: RawFd, notify: Option<&OsStr>) -> Result<(Start, Vec<FdMapping>),
         Some(Network::Of { pid }) => namespace::join_network(*pid)?,
         None => {}
     }
-    if let Some(mount) = &start.mount {
-        namespace::enter(&mount.source, &mount.target)?;
-    }
+    start.see_mounts()?;
     start.settings.limit()?;
     let mappings = mappings(&start, fetched)?;
     start.settings.become_somebody()?;
@@ -235,11 +250,10 @@ fn prepare(fd: RawFd, notify: Option<&OsStr>) -> Result<(Start, Vec<FdMapping>),
 
 /// Becomes what `start` says, in the session and with the descriptors of the caller. Returns only on failure.
 pub(super) fn stand_in(start: &Start) -> ExecError {
-    let entered = match &start.mount {
-        Some(mount) => namespace::enter(&mount.source, &mount.target).map_err(ExecError::from),
-        None => Ok(()),
-    };
-    let ready = entered.and_then(|()| start.settings.limit()).and_then(|()| start.settings.become_somebody());
+    let ready = start
+        .see_mounts()
+        .and_then(|()| start.settings.limit())
+        .and_then(|()| start.settings.become_somebody());
     if let Err(error) = ready {
         return error;
     }
@@ -254,12 +268,24 @@ pub(super) fn stand_in(start: &Start) -> ExecError {
 }
 
 /// Becomes the command `words` of an operator: with the environment and directory it has, but for
-/// `POINTSMAN_CONFIG`, and with `config` seen at `mount`. Returns only on failure.
-pub fn become_command(words: &[String], config: &Path, mount: Option<&Path>) -> ExecError {
-    if let Some(target) = mount
-        && let Err(error) = namespace::enter(config, target)
-    {
+/// `POINTSMAN_CONFIG`, with `config` seen at `mount`, and what is in `read_only` protected as it is from a worker.
+/// Returns only on failure.
+pub fn become_command(
+    words: &[String],
+    config: &Path,
+    mount: Option<&Path>,
+    read_only: &[PathBuf],
+) -> ExecError {
+    let entered = match mount {
+        Some(target) => namespace::enter(config, target, read_only),
+        None => namespace::protect(read_only),
+    };
+    if let Err(error) = entered {
         return error.into();
+    }
+    // the directory it is in may be one of those: what is there is what the path leads to now
+    if let Ok(directory) = rustix::process::getcwd(Vec::new()) {
+        let _ = rustix::process::chdir(directory);
     }
     let Some((program, arguments)) = words.split_first() else {
         return ExecError::Setup { what: "run nothing".to_owned(), why: "there is no command".to_owned() };
@@ -303,6 +329,9 @@ fn become_it(start: &Start, mappings: Vec<FdMapping>) -> ExecError {
     command.args(arguments).env_clear().envs(&start.env).stdin(Stdio::null());
     if start.listen_pid {
         command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    if start.watchdog_pid {
+        command.env("WATCHDOG_PID", std::process::id().to_string());
     }
     if let Err(error) = command.fd_mappings(mappings) {
         return shut(error.to_string());

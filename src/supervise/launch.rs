@@ -104,15 +104,21 @@ pub(super) fn start(launch: &Launch, given: &Given<'_>) -> Result<Start, LaunchE
     if let Some(notify) = given.notify {
         env.insert("NOTIFY_SOCKET".into(), text(notify)?);
     }
+    let watchdog = given.worker.and_then(|worker| worker.watchdog).filter(|_| given.notify.is_some());
+    if let Some(watchdog) = watchdog {
+        env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string());
+    }
     Ok(Start {
         argv,
         env,
         sockets: given.inherited.map_or(if passes { given.sockets.len() } else { 0 }, |(_, count)| count),
         listen_pid: passes,
+        watchdog_pid: watchdog.is_some(),
         bind: Vec::new(),
         network: None,
         copy,
         mount: launch.mount.clone().map(|target| Mount { source: launch.config.clone(), target }),
+        read_only: launch.read_only.clone(),
         directory,
         settings: Settings::default(),
         die_with_parent: given.parent,
@@ -176,10 +182,12 @@ pub(super) fn daemon(program: &Path, command: &str, run: &Path) -> Result<Start,
         env,
         sockets: 0,
         listen_pid: false,
+        watchdog_pid: false,
         bind: Vec::new(),
         network: None,
         copy: None,
         mount: None,
+        read_only: Vec::new(),
         directory,
         settings: Settings::default(),
         die_with_parent: None,
@@ -251,6 +259,7 @@ mod tests {
             config: PathBuf::from("/g/tree"),
             loaded: None,
             mount: None,
+            read_only: Vec::new(),
             surroundings: Default::default(),
         }
     }

@@ -67,9 +67,9 @@ pub enum NamespaceError {
 }
 
 /// Leaves the caller in a mount namespace of its own where `source` is seen at `target`, read-only and
-/// without devices and setuid, and where nothing mounted later travels in or out. Without root the
-/// way there is a user namespace in which every id stays what it is.
-pub(super) fn enter(source: &Path, target: &Path) -> Result<(), NamespaceError> {
+/// without devices and setuid, where `read_only` is protected as by [`protect`], and where nothing mounted later
+/// travels in or out. Without root the way there is a user namespace in which every id stays what it is.
+pub(super) fn enter(source: &Path, target: &Path, read_only: &[PathBuf]) -> Result<(), NamespaceError> {
     if !Meta::of_path(target).is_ok_and(|meta| meta.kind == EntryKind::Dir) {
         return Err(NamespaceError::NoTarget { target: target.to_owned() });
     }
@@ -77,9 +77,48 @@ pub(super) fn enter(source: &Path, target: &Path) -> Result<(), NamespaceError> 
     let failed = |what| move |why| NamespaceError::Mount { what, target: target.to_owned(), why };
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(failed("make the mounts private for"))?;
+    read_only.iter().try_for_each(|path| protect_one(path))?;
     rustix::mount::mount_bind(source, target).map_err(failed("mount the configuration at"))?;
     let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | kept(target);
     rustix::mount::mount_remount(target, flags, "").map_err(failed("make read-only"))
+}
+
+/// Leaves the caller in a mount namespace of its own in which nothing beneath `paths` can be written, by root neither;
+/// what is changed there by others is seen. Mounts made later travel in, none travels out. A path that is not there is
+/// left out. Whoever may not make mounts stays where it was: then file modes have to do.
+///
+/// # Errors
+/// A mount failed although the right to make it was there.
+pub(super) fn protect(paths: &[PathBuf]) -> Result<(), NamespaceError> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    match unshare(UnshareFlags::NEWNS) {
+        Ok(()) => {}
+        // no right, or none left (user.max_mnt_namespaces)
+        Err(Errno::PERM | Errno::NOSPC) => return Ok(()),
+        Err(why) => return Err(NamespaceError::Denied { why }),
+    }
+    // a container may allow namespaces and no mounts, and `/` of a chroot may be none; before this nothing may be mounted
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    if rustix::mount::mount_change("/", slave).is_err() {
+        return Ok(());
+    }
+    paths.iter().try_for_each(|path| protect_one(path))
+}
+
+fn protect_one(path: &Path) -> Result<(), NamespaceError> {
+    match rustix::mount::mount_bind(path, path) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => return Ok(()),
+        Err(why) => return Err(NamespaceError::Mount { what: "protect", target: path.to_owned(), why }),
+    }
+    let flags = MountFlags::BIND | MountFlags::RDONLY | kept(path);
+    rustix::mount::mount_remount(path, flags, "").map_err(|why| NamespaceError::Mount {
+        what: "make read-only",
+        target: path.to_owned(),
+        why,
+    })
 }
 
 /// Leaves the caller in a network namespace of its own: loopback is up and has `addresses` besides its own
@@ -140,6 +179,8 @@ fn leave(into: UnshareFlags, denied: impl Fn(Errno) -> NamespaceError) -> Result
 fn kept(target: &Path) -> MountFlags {
     let Ok(vfs) = rustix::fs::statvfs(target) else { return MountFlags::empty() };
     [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
         (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
         (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),

@@ -5,8 +5,13 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
+};
 
 use crate::fsx::{Dir, FsError, Meta};
 
@@ -21,25 +26,52 @@ pub(super) struct NotifySocket {
     path: PathBuf,
 }
 
-/// What a worker said.
+/// The longest path of a socket address.
+const LONGEST_PATH: usize = 107;
+
+/// What a worker said, as `sd_notify(3)` has it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Message {
     /// the process that said it, by the kernel's word
     pub(super) sender: u32,
     /// `READY=1`
     pub(super) ready: bool,
-    /// `STATUS=`
+    /// `RELOADING=1`, and since when by `MONOTONIC_USEC=`
+    pub(super) reloading: Option<Option<u64>>,
+    /// `EXTEND_TIMEOUT_USEC=`
+    pub(super) more_time: Option<Duration>,
+    /// `WATCHDOG=1`
+    pub(super) alive: bool,
+    /// `WATCHDOG=trigger`
+    pub(super) gives_up: bool,
+    /// `STATUS=`, control characters written out
     pub(super) status: Option<String>,
+    /// names of what means nothing here
+    pub(super) ignored: Vec<String>,
 }
 
 impl NotifySocket {
     /// Binds it anew. Everybody may write to it (a worker may have changed its user by then); who is
-    /// heard is decided by pid.
+    /// heard is decided by pid. Where its path is too long for a socket address it has an abstract one that
+    /// is the same for the next supervisor; whoever has a network of its own does not reach that.
     pub(super) fn bind(run: &Dir) -> Result<NotifySocket, FsError> {
-        let socket = local::bind(run, NAME, SocketType::DGRAM, 0o666)?;
         let path = run.path().join(NAME);
+        let failed = |what, path: &Path, e: Errno| FsError::new(what, path, e);
+        let (socket, path) = if path.as_os_str().len() <= LONGEST_PATH {
+            (local::bind(run, NAME, SocketType::DGRAM, 0o666)?, path)
+        } else {
+            let (device, inode) = run.own_meta()?.identity;
+            let name = format!("pointsman/{device:x}.{inode:x}/{NAME}");
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let bound = SocketAddrUnix::new_abstract_name(name.as_bytes()).and_then(|address| {
+                let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+                rustix::net::bind(&socket, &address).map(|()| socket)
+            });
+            let path = PathBuf::from(format!("@{name}"));
+            (bound.map_err(|e| failed("bind socket", &path, e))?, path)
+        };
         rustix::net::sockopt::set_socket_passcred(&socket, true)
-            .map_err(|e| FsError::new("ask for credentials on", &path, e))?;
+            .map_err(|e| failed("ask for credentials on", &path, e))?;
         Ok(NotifySocket { socket, path })
     }
 
@@ -48,12 +80,17 @@ impl NotifySocket {
         &self.socket
     }
 
-    /// Where it is, for `NOTIFY_SOCKET`; `None` where that is too long for a socket address.
-    pub(super) fn path(&self) -> Option<&Path> {
-        Some(self.path.as_path()).filter(|path| path.as_os_str().len() < 108)
+    /// Where it is, for `NOTIFY_SOCKET`.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// The next message waiting, or `None`.
+    /// Whether it is reached by a path, from every network.
+    pub(super) fn has_path(&self) -> bool {
+        self.path.is_absolute()
+    }
+
+    /// The next message waiting, or `None`. Descriptors that come with it are closed.
     pub(super) fn receive(&self) -> Option<Message> {
         let mut bytes = [0u8; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
@@ -73,20 +110,40 @@ impl NotifySocket {
 
 fn parse(sender: u32, bytes: &[u8]) -> Message {
     let mut message = Message { sender, ..Message::default() };
-    for line in String::from_utf8_lossy(bytes).lines() {
+    let (mut reloading, mut since) = (false, None);
+    for line in String::from_utf8_lossy(bytes).split('\n') {
         match line.split_once('=') {
             Some(("READY", "1")) => message.ready = true,
-            Some(("STATUS", status)) => message.status = Some(status.chars().take(200).collect()),
-            _ => {}
+            Some(("RELOADING", "1")) => reloading = true,
+            Some(("MONOTONIC_USEC", time)) => since = time.parse().ok(),
+            Some(("EXTEND_TIMEOUT_USEC", time)) => {
+                message.more_time = time.parse().ok().map(Duration::from_micros);
+            }
+            Some(("WATCHDOG", "1")) => message.alive = true,
+            Some(("WATCHDOG", "trigger")) => message.gives_up = true,
+            Some(("STATUS", status)) => message.status = Some(written_out(status)),
+            Some((name, _)) => message.ignored.push(written_out(name)),
+            None => {}
         }
     }
+    message.reloading = reloading.then_some(since);
     message
 }
 
-/// Whether process `sender` is the worker `pid` or in the process group it leads.
+/// At most 200 characters of `text`, none of which moves a cursor.
+fn written_out(text: &str) -> String {
+    let escaped = text.chars().flat_map(|c| {
+        let (plain, escaped) =
+            if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
+        plain.into_iter().chain(escaped.into_iter().flatten())
+    });
+    escaped.take(200).collect()
+}
+
+/// Whether process `sender` is the worker `pid` or in the process group it leads. A sender that the kernel does not
+/// name (0: it is outside of our pid namespace) speaks for nobody.
 pub(super) fn speaks_for(sender: u32, pid: u32) -> bool {
-    let group = || rustix::process::getpgid(super::process::number(sender)).ok();
-    sender == pid || group().is_some_and(|group| group.as_raw_nonzero().get().unsigned_abs() == pid)
+    sender != 0 && (sender == pid || super::process::stat(sender).is_some_and(|sender| sender.group == pid))
 }
 
 /// Which file was at a path, and in which state: equal marks are the same untouched file.
@@ -112,8 +169,29 @@ mod tests {
     #[test]
     fn w7_messages_are_read_line_by_line() {
         let message = parse(7, b"STATUS=warming up\nREADY=1\nX");
-        assert_eq!(message, Message { sender: 7, ready: true, status: Some("warming up".into()) });
+        let status = Some("warming up".into());
+        assert_eq!(message, Message { sender: 7, ready: true, status, ..Message::default() });
         assert!(!parse(7, b"READY=0").ready);
+    }
+
+    #[test]
+    fn w40_to_w43_words_of_the_protocol() {
+        let message =
+            parse(7, b"RELOADING=1\nMONOTONIC_USEC=5\nEXTEND_TIMEOUT_USEC=1500000\nWATCHDOG=1\nFDSTORE=1");
+        assert_eq!((message.reloading, message.ready, message.alive), (Some(Some(5)), false, true));
+        assert_eq!(message.more_time, Some(Duration::from_millis(1500)));
+        assert_eq!(message.ignored, ["FDSTORE"]);
+        assert!(parse(7, b"WATCHDOG=trigger").gives_up && parse(7, b"MONOTONIC_USEC=5").reloading.is_none());
+        assert_eq!(parse(7, b"STATUS=a\x1b[2J\tb\r").status.unwrap(), "a\\u{1b}[2J\\tb\\r");
+    }
+
+    #[test]
+    fn w7_nobody_and_kernel_threads_speak_for_no_worker() {
+        let own = std::process::id();
+        assert!(speaks_for(own, own));
+        assert!(!speaks_for(0, own) && !speaks_for(0, 0));
+        // kthreadd, where it is seen: its group is 0
+        assert!(!speaks_for(2, own));
     }
 
     #[test]

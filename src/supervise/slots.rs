@@ -65,6 +65,9 @@ pub(super) struct Worker {
     /// ready, but does not do its work, and why
     #[serde(default)]
     pub(super) unwell: Option<String>,
+    /// it has said that it reloads; a supervisor that comes later may have missed its end
+    #[serde(skip)]
+    pub(super) reloading: bool,
     /// what it is being told of
     #[serde(default)]
     pub(super) telling: Option<Telling>,
@@ -581,6 +584,7 @@ impl Table {
                 note: String::new(),
                 watched: false,
                 unwell: None,
+                reloading: false,
                 telling: None,
                 unsure: false,
                 instead: None,

@@ -25,6 +25,9 @@ pub struct Launch {
     pub loaded: Option<PathBuf>,
     /// where `config` is mounted, read-only, in a mount namespace of its own
     pub mount: Option<PathBuf>,
+    /// directories that it cannot write to, whoever it is, where it may have a mount namespace
+    #[serde(default)]
+    pub read_only: Vec<PathBuf>,
     /// who it is, what it may take, where it starts
     #[serde(default)]
     pub surroundings: Surroundings,
@@ -66,6 +69,21 @@ pub struct WorkerSpec {
     /// when and how soon it is started again after an end that nobody has asked for
     #[serde(default)]
     pub restart: Restart,
+    /// how long it may be silent when it is ready
+    #[serde(default)]
+    pub watchdog: Option<Duration>,
+}
+
+impl WorkerSpec {
+    /// Whether it is given `NOTIFY_SOCKET`.
+    pub fn talks(&self) -> bool {
+        crate::model::talks(&self.ready, self.watchdog, self.tell.as_ref())
+    }
+
+    /// How long what is limited to `limit` may take where it asks for more time.
+    pub fn longest(&self, limit: Duration) -> Duration {
+        crate::model::longest(limit, self.talks())
+    }
 }
 
 /// What the manager asks of a supervisor.
@@ -186,7 +204,7 @@ pub struct WorkerReport {
     pub started_for: u64,
     /// its last words: how the last process of the slot ended, or its `STATUS=`
     pub note: String,
-    /// how long it may take to end when it is asked to, in milliseconds
+    /// how long it may take to end when it is asked to, and asks for more time, in milliseconds
     #[serde(default)]
     pub grace_ms: u64,
     /// why it is not well although it is ready: what it answered when it was asked last

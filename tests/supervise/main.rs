@@ -5,6 +5,7 @@ mod asked;
 mod handoff;
 mod oneshots;
 mod sockets;
+mod spoken;
 mod stage;
 mod systemd;
 #[path = "../common/systemd.rs"]

@@ -19,6 +19,7 @@ fn shot(dir: &Path, script: &str) -> OneShot {
             config: dir.to_owned(),
             loaded: None,
             mount: None,
+            read_only: Vec::new(),
             surroundings: Default::default(),
         },
         run: dir.join("run"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use pointsman::model::{Listen, Socket};
 use pointsman::supervise::{News, WorkerSpec, WorkerState};
 
-use crate::stage::{Process, Stage, free_address, get, greeter, until, until_gone};
+use crate::stage::{Process, Stage, example, free_address, get, until, until_gone};
 
 /// The example server on a socket with options.
 fn on(stage: &Stage, generation: u8, socket: Socket) -> WorkerSpec {
@@ -22,7 +22,7 @@ fn tcp(address: SocketAddr) -> Socket {
 /// The actor, which serves whatever socket it is given, on a socket with options.
 fn actor(stage: &Stage, generation: u8, socket: Socket) -> WorkerSpec {
     let mut spec = on(stage, generation, socket);
-    let program = greeter().with_file_name("actor");
+    let program = example("greeter").with_file_name("actor");
     std::fs::write(spec.launch.config.join("marker"), format!("generation {generation}")).unwrap();
     std::fs::create_dir_all(spec.launch.config.join("rules")).unwrap();
     let log = stage.path().join("starts");

@@ -69,7 +69,12 @@ pub fn until_gone(process: Process) {
 
 impl Stage {
     pub fn new() -> Stage {
-        let dir = tempfile::tempdir().unwrap();
+        Stage::within("stage")
+    }
+
+    /// A stage in a directory whose name begins so.
+    pub fn within(name: &str) -> Stage {
+        let dir = tempfile::Builder::new().prefix(name).tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut stage = Stage { dir, supervisor: None, workers: None, held: None };
         stage.up();
@@ -181,6 +186,7 @@ impl Stage {
                 config,
                 loaded: None,
                 mount: None,
+                read_only: Vec::new(),
                 surroundings: Default::default(),
             },
             copies_loaded: false,
@@ -193,16 +199,39 @@ impl Stage {
             replace: Replace::OneByOne,
             tell: None,
             restart: Restart::default(),
+            watchdog: None,
         }
     }
 
     /// The example server on `address`.
     pub fn greeter(&self, generation: u8, address: SocketAddr) -> WorkerSpec {
         let mut spec = self.spec(generation, "");
-        spec.launch.command = Words(vec![greeter().to_str().unwrap().to_owned()]);
+        spec.launch.command = Words(vec![example("greeter").to_str().unwrap().to_owned()]);
         spec.listen = Listen::Sockets([("http".to_owned(), Address::Tcp(address).into())].into());
         spec.ready = Ready::Notify;
         spec
+    }
+
+    /// A worker that says `words` when it starts, and then what [`Stage::say`] tells it to.
+    pub fn speaker(&self, generation: u8, words: &str) -> WorkerSpec {
+        let mut spec = self.spec(generation, "");
+        spec.launch.command = Words(vec![example("speaker").to_str().unwrap().to_owned()]);
+        spec.launch.env = [("SAYS".to_owned(), words.to_owned())].into();
+        spec.ready = Ready::Notify;
+        spec
+    }
+
+    /// Has the speaker that runs say `words`, and waits until the supervisor has heard them.
+    pub fn say(&self, words: &str) {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let mark = format!("heard {}", COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        let words = format!("{words}\nSTATUS={mark}");
+        let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        until("the speaker listens", || {
+            let mut runs = fs::read_dir(self.run().join("p")).unwrap().flatten();
+            runs.find_map(|run| socket.send_to(words.as_bytes(), run.path().join("say")).ok())
+        });
+        until("it was heard", || self.slots().iter().any(|worker| worker.note == mark).then_some(()));
     }
 
     /// The processes `pointsman COMMAND --run` of this stage.
@@ -287,15 +316,14 @@ pub fn get(address: SocketAddr) -> std::io::Result<String> {
     Ok(body.trim_end().to_owned())
 }
 
-/// The example server; it and the others are built where only this test was asked for.
-pub fn greeter() -> PathBuf {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    let path = Path::new(PROGRAM).with_file_name("examples").join("greeter");
-    ONCE.call_once(|| {
-        if !path.exists() || !path.with_file_name("actor").exists() {
-            let mut command = Command::new(env!("CARGO"));
-            assert!(command.args(["build", "--quiet", "--examples"]).status().unwrap().success());
-        }
-    });
+/// An example; built where only this test was asked for.
+pub fn example(name: &str) -> PathBuf {
+    static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let path = Path::new(PROGRAM).with_file_name("examples").join(name);
+    let _one = LOCK.lock().unwrap();
+    if !path.exists() {
+        let mut command = Command::new(env!("CARGO"));
+        assert!(command.args(["build", "--quiet", "--example", name]).status().unwrap().success());
+    }
     path
 }

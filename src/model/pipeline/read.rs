@@ -27,7 +27,7 @@ const KEYS: [&str; 12] = [
     "workers",
     "probation",
 ];
-const GROUP: [&str; 18] = [
+const GROUP: [&str; 19] = [
     "command",
     "instances",
     "listen",
@@ -40,6 +40,7 @@ const GROUP: [&str; 18] = [
     "replace",
     "reload",
     "restart",
+    "watchdog",
     "memory",
     surroundings::KEYS[0],
     surroundings::KEYS[1],
@@ -218,6 +219,7 @@ fn group(field: &Field<'_>, loader: bool) -> Result<Group, DocumentError> {
         replace: field.get("replace").map_or(Ok(Replace::default()), |field| replace(&field))?,
         reload,
         restart: field.get("restart").map_or(Ok(Restart::default()), |field| restart(&field))?,
+        watchdog: field.get("watchdog").map(|field| field.duration(true)).transpose()?,
         listen,
     })
 }
@@ -244,7 +246,11 @@ pub(super) fn variable(field: &Field<'_>, name: &str, is_key: bool) -> Result<()
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(word) {
         return Err(error(format!("expected a variable of letters, digits and _, found {}", quoted(name))));
     }
-    if name.starts_with("LISTEN_") || name.starts_with("POINTSMAN_") || name == "NOTIFY_SOCKET" {
+    if name.starts_with("LISTEN_")
+        || name.starts_with("POINTSMAN_")
+        || name.starts_with("WATCHDOG_")
+        || name == "NOTIFY_SOCKET"
+    {
         return Err(error(format!(
             "expected a variable that pointsman does not set itself, found {}",
             quoted(name)

@@ -37,6 +37,7 @@ workers:
     ready: {after: 500ms}
     replace: stop-first
     restart: {on: never, backoff: 100ms..1m}
+    watchdog: 10s
 probation: 0s
 "#;
 
@@ -57,6 +58,7 @@ fn p5_the_example_for_nginx_is_read() {
         replace: Replace::OneByOne,
         reload: None,
         restart: Restart::default(),
+        watchdog: None,
         surroundings: Surroundings::default(),
     };
     let want = Pipeline {
@@ -188,6 +190,7 @@ fn p5_every_word_is_read() {
     );
     assert_eq!(resolver.restart.on, RestartOn::Failure);
     let (first, longest) = (Duration::from_millis(100), Duration::from_secs(60));
+    assert_eq!(pipeline.workers["helper"].watchdog, Some(Duration::from_secs(10)));
     assert_eq!(pipeline.workers["helper"].restart, Restart { on: RestartOn::Never, first, longest });
     assert_eq!(parse("version: 1").unwrap(), Pipeline::pointer_only());
 }
@@ -351,7 +354,7 @@ fn p16_a_reload_says_when_and_how() {
 #[test]
 fn p4_every_refusal_says_where_and_what() {
     let top = "version, mount, cold_only, external, check, checks, check_timeout, canary, loader, worker, workers, probation";
-    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart, memory, user, group, umask, directory, limits";
+    let group = "command, instances, listen, loaded, env, ready, start_timeout, grace_shutdown_time, stop_signal, replace, reload, restart, watchdog, memory, user, group, umask, directory, limits";
     let url = "a URL like http://127.0.0.1:8080/health or http://unix:{run}/socket:/health";
     let signals = "TERM, QUIT, INT, HUP, USR1, USR2, WINCH";
     let address = "an address like tcp://127.0.0.1:80, udp://[::1]:53 or unix:///run/x.sock";
@@ -461,6 +464,7 @@ fn p4_every_refusal_says_where_and_what() {
         (worker("command: a\nready: notify\nlisten: {inherit: LISTEN_FDS}"), "5:21: worker.listen.inherit: expected a variable that pointsman does not set itself, found \"LISTEN_FDS\"".into()),
         // the environment
         (worker("command: a\nready: notify\nenv: {1A: x}"), "5:9: worker.env.1A: expected a variable of letters, digits and _, found \"1A\"".into()),
+        (worker("command: a\nready: notify\nwatchdog: 0s"), "5:13: worker.watchdog: expected a duration of more than 0s, found \"0s\"".into()),
         (worker("command: a\nready: notify\nenv: {NOTIFY_SOCKET: x}"), "5:9: worker.env.NOTIFY_SOCKET: expected a variable that pointsman does not set itself, found \"NOTIFY_SOCKET\"".into()),
         (worker("command: a\nready: notify\nenv: {PORT: 80}"), "5:15: worker.env.PORT: expected text, found 80 (write it in quotes)".into()),
         (worker("command: a\nready: notify\nenv: {A: \"x\\0y\"}"), "5:12: worker.env.A: expected text without NUL characters".into()),

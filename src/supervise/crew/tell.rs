@@ -15,7 +15,7 @@ use crate::supervise::tries::{Asking, Tries};
 use crate::supervise::wire::WorkerSpec;
 use crate::supervise::{clock, launch, process};
 
-use super::{Check, Crew, Telling, subject};
+use super::{Check, Crew, Reload, Telling, subject};
 
 impl Crew {
     /// Tells process `n` what the table says that it is being told.
@@ -29,11 +29,12 @@ impl Crew {
         let Some(live) = self.live.get_mut(&n) else { return Ok(()) };
         let pid = live.pid;
         let subject = subject(self.tries.run(), n, pid, &spec);
-        let (check, signal) = begin(n, &spec, subject, &mut self.tries)?;
+        let reloading = self.table.worker(n).is_some_and(|worker| worker.reloading);
+        let (check, signal) = begin(n, &spec, subject, reloading, &mut self.tries)?;
         if let Some(signal) = signal {
             process::signal(&live.pidfd, signal);
         }
-        live.telling = Some(Telling { deadline: clock::after(spec.start_timeout), check });
+        live.telling = Some(Telling::of(&spec, check));
         // nobody asks meanwhile whether it is well
         live.check = Check::None;
         tracing::info!(slot = %spec.slot, pid, generation = spec.generation.short(), "is told");
@@ -89,6 +90,12 @@ impl Crew {
 }
 
 impl Telling {
+    /// It is told of `spec` now.
+    pub(in crate::supervise) fn of(spec: &WorkerSpec, check: Check) -> Telling {
+        let limit = spec.start_timeout;
+        Telling { deadline: clock::after(limit), latest: clock::after(spec.longest(limit)), check }
+    }
+
     /// What has come of it by now, where something has: process `n`, with the pid `pid`, has taken `spec`, or why not.
     pub(in crate::supervise) fn turn(
         &mut self,
@@ -99,7 +106,7 @@ impl Telling {
     ) -> Option<Result<(), String>> {
         let mut said = String::new();
         let taken = match &mut self.check {
-            Check::None | Check::Told(_) | Check::Message => false,
+            Check::None | Check::Told(_) | Check::Message(_) => false,
             Check::File(path, before) => before.is_passed(path),
             Check::After(at) => clock::until(*at).is_zero(),
             Check::Ask(asking) => {
@@ -118,11 +125,12 @@ impl Telling {
 }
 
 /// Begins to tell process `n`, which is `subject`, of `spec`: by what it is known that it has taken it, and the signal
-/// that is to be sent to it now.
+/// that is to be sent to it now. `reloading`: it reloads something already.
 pub(in crate::supervise) fn begin(
     n: u64,
     spec: &WorkerSpec,
     subject: Subject,
+    reloading: bool,
     tries: &mut Tries,
 ) -> Result<(Check, Option<Signal>), String> {
     match &spec.tell {
@@ -133,7 +141,7 @@ pub(in crate::supervise) fn begin(
         Some(Tell::Signal { signal, verify }) => {
             // what there is to be seen of it must not have been there before
             let check = match verify {
-                Ready::Notify => Check::Message,
+                Ready::Notify => Check::Message(Reload::told(reloading)),
                 Ready::File(path) => {
                     let run = subject.directory.to_str().ok_or("its directory is not UTF-8")?;
                     let given = Given { run, worker: Some(spec), ..Given::default() };

@@ -14,7 +14,7 @@ impl Table {
         let Some(accepted) = self.places.get_mut(&slot).and_then(|place| place.accepted.as_mut()) else {
             return Vec::new();
         };
-        (worker.event, worker.unsure, worker.unwell) = (event, false, None);
+        (worker.event, worker.unsure, worker.unwell, worker.reloading) = (event, false, None, false);
         worker.watched = matches!(spec.ready, Ready::Probe(_));
         (accepted.event, accepted.started_for, accepted.exits) = (event, event, 0);
         accepted.spec = spec.clone();
@@ -42,7 +42,8 @@ pub(super) fn cannot_be_told(
     if !worker.ready || worker.verdict.is_some() {
         return Some("it is not ready");
     }
-    let told = accepted.spec.tell.is_some() && spec.tell.is_some();
+    let talks = (accepted.spec.talks(), accepted.spec.watchdog) == (spec.talks(), spec.watchdog);
+    let told = accepted.spec.tell.is_some() && spec.tell.is_some() && talks;
     let alike =
         (&old.command, &old.env, &old.mount, &old.surroundings, old.loaded.is_some(), &accepted.spec.listen)
             == (&new.command, &new.env, &new.mount, &new.surroundings, new.loaded.is_some(), &spec.listen);

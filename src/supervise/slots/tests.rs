@@ -14,6 +14,7 @@ fn spec(generation: u8) -> WorkerSpec {
             config: "/".into(),
             loaded: None,
             mount: None,
+            read_only: Vec::new(),
             surroundings: Default::default(),
         },
         copies_loaded: false,
@@ -26,6 +27,7 @@ fn spec(generation: u8) -> WorkerSpec {
         replace: Replace::OneByOne,
         tell: None,
         restart: Restart::default(),
+        watchdog: None,
     }
 }
 

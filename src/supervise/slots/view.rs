@@ -94,6 +94,7 @@ impl Table {
                     grace_ms: grace_ms(&worker.spec),
                     unwell: match worker.unsure {
                         true => Some("it was told of another generation, and has not taken it".to_owned()),
+                        false if worker.unwell.is_none() && worker.reloading => Some("reloading".to_owned()),
                         false => worker.unwell.clone(),
                     },
                 },
@@ -133,5 +134,5 @@ impl Table {
 }
 
 fn grace_ms(spec: &WorkerSpec) -> u64 {
-    u64::try_from(spec.grace_shutdown_time.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(spec.longest(spec.grace_shutdown_time).as_millis()).unwrap_or(u64::MAX)
 }

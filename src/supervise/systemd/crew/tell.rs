@@ -3,9 +3,9 @@
 
 use crate::supervise::crew::tell::{begin, link};
 use crate::supervise::crew::{Check, Telling, subject, watch};
+use crate::supervise::process;
 use crate::supervise::record::chain;
 use crate::supervise::tries::Done;
-use crate::supervise::{clock, process};
 
 use super::Crew;
 
@@ -19,14 +19,14 @@ impl Crew {
         link(&self.run, n, &spec).map_err(|e| chain(&e))?;
         let Some(live) = self.live.get_mut(&n) else { return Err("it is not there".to_owned()) };
         let subject = subject(self.tries.run(), n, pid, &spec);
-        let (check, signal) = begin(n, &spec, subject, &mut self.tries)?;
-        if matches!(check, Check::Message) {
+        let (check, signal) = begin(n, &spec, subject, false, &mut self.tries)?;
+        if matches!(check, Check::Message(_)) {
             return Err("systemd does not pass on what it notifies".to_owned());
         }
         if let Some(signal) = signal {
             self.bus.kill(&live.unit, "main", signal.as_raw()).map_err(|e| e.to_string())?;
         }
-        live.telling = Some(Telling { deadline: clock::after(spec.start_timeout), check });
+        live.telling = Some(Telling::of(&spec, check));
         // nobody asks meanwhile whether it is well
         live.check = Check::None;
         tracing::info!(slot = %spec.slot, pid, generation = spec.generation.short(), "is told");
