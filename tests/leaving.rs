@@ -31,7 +31,7 @@ impl Download {
         let first = if answered { stream.read(&mut [0; 16]).unwrap() } else { 0 };
         let (go, gone_on) = channel();
         let reader = std::thread::spawn(move || {
-            gone_on.recv().unwrap();
+            let _ = gone_on.recv();
             let mut rest = Vec::new();
             // cut off it may be by an end or by a reset
             let _ = stream.read_to_end(&mut rest);
@@ -158,11 +158,14 @@ fn w11_w23_a_download_of_nginx_that_takes_too_long_is_cut_at_the_grace_time() {
 fn w11_w23_an_answer_of_the_actor_is_waited_for_and_cut_at_the_grace_time() {
     let grace = |time: &str| format!("  grace_shutdown_time: {time}");
     let (long, short) = (grace("60s"), grace("8s"));
-    let stage = Stage::with(Part { plays: "workers slow-answer 3000", worker: &long, ..Part::default() });
+    let stage = Stage::with(Part { plays: "workers slow-answer 10000", worker: &long, ..Part::default() });
     let download = Download::begin(stage.address(), "/", false);
     // taken, before anybody is asked to leave
-    let taken = || stage.sandbox.workers().values().any(|process| connections(*process) > 0);
-    until("it is taken", taken);
+    let taken = |stage: &Stage| {
+        let workers = stage.sandbox.workers();
+        until("it is taken", || workers.values().any(|process| connections(*process) > 0));
+    };
+    taken(&stage);
     let next = Part { marker: "two", plays: "workers slow-answer 600000", worker: &short, ..Part::default() };
     let two = stage.push("two", next);
     assert_eq!(stage.sandbox.json(&["activate", &two], 0)["verdict"], "good");
@@ -171,7 +174,7 @@ fn w11_w23_an_answer_of_the_actor_is_waited_for_and_cut_at_the_grace_time() {
     assert!(bytes > 20, "a whole answer: {bytes}");
 
     let download = Download::begin(stage.address(), "/", false);
-    until("it is taken", taken);
+    taken(&stage);
     let three = stage.push("three", Part { marker: "three", worker: &short, ..Part::default() });
     let (least, most) = cut(&stage.sandbox, download, &three);
     assert!(least >= Duration::from_secs(8), "cut after {least:?}");

@@ -188,15 +188,15 @@ impl Theatre {
     }
 
     /// From now on answers may be of these.
-    fn expect(&mut self, markers: &[&String]) {
-        self.markers = markers.iter().map(|marker| (*marker).clone()).collect();
+    fn expect(&mut self, markers: &[&str]) {
+        self.markers = markers.iter().map(ToString::to_string).collect();
         let right: Vec<String> = self.markers.iter().map(|marker| format!("{marker} a")).collect();
         self.load.expect(&right.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     /// Everything is done and answered by `marker` from now on.
-    fn on(&mut self, marker: String, case: &str) {
-        self.expect(&[&marker]);
+    fn on(&mut self, marker: &str, case: &str) {
+        self.expect(&[marker]);
         self.serves(case);
         if self.sockets() != self.bound {
             eprintln!("{case}: the sockets were lost, and with them {} requests", self.load.failures().len());
@@ -216,7 +216,7 @@ impl Theatre {
         assert!(before.values().all(|old| !after.values().any(|new| new == old)), "{case}");
         let expected = starts([("check", 1), ("canary", 1), ("worker", 2)]);
         assert_eq!(self.stage.since(mark), expected, "{case}");
-        self.on(marker, case);
+        self.on(&marker, case);
     }
 }
 
@@ -292,7 +292,7 @@ fn a10_w8_w13_in_a_replacement_whoever_is_killed_costs_nobody_a_request_and_it_i
         assert_eq!(theatre.stage.sandbox.current(), Some(held.id), "{case}");
         assert_eq!(after["worker/1"], midway["worker/1"], "{case}: it was replaced already");
         assert_ne!(after["worker/2"], before["worker/2"], "{case}");
-        theatre.on(held.marker, &case);
+        theatre.on(&held.marker, &case);
         theatre.works(&case);
     }
 }
