@@ -27,6 +27,7 @@ mod clients;
 mod clock;
 mod crew;
 mod http;
+mod init;
 mod keeper;
 mod launch;
 mod local;
