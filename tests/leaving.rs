@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::actor::{Part, Stage};
 use common::nginx::{Site, address, port, site};
-use common::{PATIENCE, Process, Sandbox, process, until};
+use common::{PATIENCE, Process, Sandbox, process, signal_to, until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A download that has begun.
@@ -343,4 +344,33 @@ fn w10_a_worker_that_dies_between_ready_and_the_verdict_takes_everything_back_at
     assert_eq!((after.len(), after["worker/2"]), (2, before["worker/2"]), "nothing ever took its place");
     until("the end of the others", || stage.alive().len() == 2);
     stage.sandbox.nothing_left_over("taken back");
+}
+
+#[test]
+fn w22_those_that_end_together_take_all_their_daemons_along() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let mark = mark(104);
+    let script = format!(
+        "setsid sh -c 'sleep {mark}$POINTSMAN_INSTANCE &' &\n\
+         until pgrep -fx \"sleep {mark}$POINTSMAN_INSTANCE\" >/dev/null; do sleep 0.01; done\n{PLAIN}"
+    );
+    let one = push(&sandbox, "one", &script, "instances: 3");
+    sandbox.run(&["activate", &one], 0);
+    let before = sandbox.workers();
+    let daemons = || (1..=3).flat_map(|instance| marked(&format!("{mark}{instance}"))).collect::<Vec<_>>();
+    let first = daemons();
+    assert_eq!((before.len(), first.len()), (3, 3));
+    // the supervisor comes to it when all three are gone
+    let supervisor = u32::try_from(sandbox.status()["supervisor"].as_u64().unwrap()).unwrap();
+    signal_to(supervisor, Signal::STOP);
+    before.values().for_each(|process| signal_to(process.pid, Signal::KILL));
+    until("their end", || before.values().all(|process| !process.is_alive()));
+    signal_to(supervisor, Signal::CONT);
+    sandbox.wait("three others", |status| {
+        let now = common::workers(status);
+        now.len() == 3 && now.values().all(|new| !before.values().any(|old| old == new))
+    });
+    assert!(first.iter().all(|pid| process(*pid).is_none()), "{first:?}");
+    assert_eq!(daemons().len(), 3, "one for each");
 }

@@ -78,18 +78,30 @@ enum Source {
     Client(u64),
 }
 
+impl Source {
+    fn process(&self) -> Option<u64> {
+        match self {
+            Source::Process(n) => Some(*n),
+            _ => None,
+        }
+    }
+}
+
 impl Supervisor {
     /// Waits for something and deals with all that there is.
     fn turn(&mut self) -> Result<(), DaemonError> {
         // messages before exits: who says that it is ready and then ends was ready
-        for source in self.wait()? {
+        let woken = self.wait()?;
+        let mut ended: Vec<u64> = woken.iter().filter_map(Source::process).collect();
+        for source in woken {
             match source {
                 Source::Signal => self.quits = true,
                 Source::Message => self.crew.on_messages(),
                 Source::Answer => self.crew.on_answers(),
                 Source::Log => self.crew.logs.tend(),
                 Source::Holder => self.crew.keeper.tend(true),
-                Source::Process(n) => self.crew.on_exit(n),
+                // all at the first
+                Source::Process(_) => self.crew.on_exits(&std::mem::take(&mut ended)),
                 Source::Arrival => self.clients.accept(),
                 Source::Client(id) => {
                     for ask in self.clients.asks(id) {
