@@ -37,7 +37,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM};
 
 /// What anybody may be told to do.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     // exits with this status before it does anything; also the loader and the check
     "fails",
     // does nothing, for ever; also the loader and the check
@@ -62,6 +62,8 @@ const KNOWN: [&str; 17] = [
     "accepts-not",
     // needs so many milliseconds for an answer
     "slow-answer",
+    // writes so many bytes before each answer
+    "mutters",
     // needs so many milliseconds for its end
     "slow-end",
     // says no when it is told to load its rules
@@ -130,6 +132,16 @@ fn pause(millis: &str) -> Outcome<()> {
     Ok(())
 }
 
+fn flood(bytes: &str) -> Outcome<()> {
+    let line = [b'f'; 1024];
+    let mut left: usize = bytes.parse()?;
+    while left > 0 {
+        left -= std::io::stderr().write(&line[..left.min(line.len())])?;
+    }
+    eprintln!();
+    Ok(())
+}
+
 /// Every file of a directory, in order, as one line.
 fn rules(dir: &Path) -> Outcome<String> {
     let mut files = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Outcome<Vec<_>>>()?;
@@ -180,12 +192,7 @@ impl Script {
     /// What everybody can do at the start.
     fn opening(&self) -> Outcome<()> {
         if let Some(bytes) = self.says("floods") {
-            let line = [b'f'; 1024];
-            let mut left: usize = bytes.parse()?;
-            while left > 0 {
-                left -= std::io::stderr().write(&line[..left.min(line.len())])?;
-            }
-            eprintln!();
+            flood(bytes)?;
         }
         if let Some(file) = self.says("waits") {
             while Path::new(file).exists() {
@@ -365,6 +372,9 @@ impl Actor {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        if let Some(bytes) = self.says("mutters") {
+            flood(&bytes)?;
         }
         if let Some(millis) = self.says("slow-answer") {
             pause(&millis)?;

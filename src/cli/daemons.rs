@@ -47,7 +47,11 @@ fn run_directory(
 ) -> Result<PathBuf, Failure> {
     match run {
         Some(run) => Ok(run.to_owned()),
-        None => Ok(super::place::open(place()?)?.place.run),
+        None => {
+            let service = super::place::open(place()?)?;
+            service.store.writer(&service.boot)?;
+            Ok(service.place.run)
+        }
     }
 }
 

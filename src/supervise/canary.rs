@@ -93,7 +93,7 @@ pub fn run(canary: &Canary, program: &Path, cancel: &Cancel) -> Result<(), Canar
         trial.finish(result.is_ok());
         result
     });
-    if let Err(error) = oneshot::kill_strays(scratch.path()) {
+    if let Err(error) = oneshot::kill_strays(&[scratch.path()]) {
         tracing::warn!("what the canary had started may live on: {}", super::record::chain(&error));
     }
     result

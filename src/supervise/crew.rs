@@ -154,7 +154,7 @@ impl Crew {
                 }
             }
         }
-        gone.into_iter().for_each(|n| self.end_strays(n));
+        self.end_strays(&gone);
         memory::sweep();
         let alive = self.live.keys().copied().collect();
         let acts = self.table.adopt(&alive);
@@ -224,13 +224,24 @@ impl Crew {
             .min()
     }
 
-    /// Process `n` has ended: what is left of its group is killed, and it is reaped.
-    pub(super) fn on_exit(&mut self, n: u64) {
-        let Some(live) = self.live.remove(&n) else { return };
-        // before it is reaped: the zombie keeps the number of its group from being anybody else's
-        process::kill_group(live.pid, live.started);
-        let ended = process::reap(&live.pidfd).unwrap_or(Ended::Unknown);
-        self.end_strays(n);
+    /// These processes have ended: what is left of their groups and beyond is killed, and they are reaped. All at once,
+    /// since one look for strays takes about 16 microseconds for each process of the machine.
+    pub(super) fn on_exits(&mut self, numbers: &[u64]) {
+        let mut gone = Vec::new();
+        for n in numbers {
+            let Some(live) = self.live.remove(n) else { continue };
+            // before it is reaped: the zombie keeps the number of its group from being anybody else's
+            process::kill_group(live.pid, live.started);
+            let ended = process::reap(&live.pidfd).unwrap_or(Ended::Unknown);
+            gone.push((*n, live, ended));
+        }
+        self.end_strays(&gone.iter().map(|(n, ..)| *n).collect::<Vec<_>>());
+        for (n, live, ended) in gone {
+            self.has_ended(n, &live, ended);
+        }
+    }
+
+    fn has_ended(&mut self, n: u64, live: &Live, ended: Ended) {
         self.remove_directory(n);
         let Some(worker) = self.table.worker(n) else { return };
         let mut what = worker.verdict.clone().unwrap_or_else(|| ended.to_string());
@@ -464,11 +475,16 @@ impl Crew {
         Ok(directory)
     }
 
-    /// Ends what process `n`, which is gone, has started and what has left its group: known by its environment.
-    fn end_strays(&self, n: u64) {
-        let directory = self.run.path().join("p").join(n.to_string());
-        if let Err(error) = oneshot::kill_strays(&directory) {
-            tracing::warn!(error = chain(&error), "what it had started may live on");
+    /// Ends what these processes, which are gone, have started and what has left their groups: known by its
+    /// environment.
+    fn end_strays(&self, numbers: &[u64]) {
+        let run = self.run.path().join("p");
+        let directories: Vec<PathBuf> = numbers.iter().map(|n| run.join(n.to_string())).collect();
+        if directories.is_empty() {
+            return;
+        }
+        if let Err(error) = oneshot::kill_strays(&directories) {
+            tracing::warn!(error = chain(&error), "what they had started may live on");
         }
     }
 

@@ -30,6 +30,7 @@ mod clock;
 mod crew;
 mod fdstore;
 mod http;
+mod init;
 mod keeper;
 mod launch;
 mod local;

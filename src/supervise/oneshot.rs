@@ -231,18 +231,19 @@ fn sweep_in(parent: &Dir) -> Result<(), FsError> {
         let Some(name) = name.to_str().filter(|name| name.starts_with('x')) else { continue };
         let path = parent.path().join(name);
         if Lock::try_dir(&path).is_ok_and(|lock| lock.is_some()) {
-            kill_strays(&path)?;
+            kill_strays(&[&path])?;
             let _ = parent.remove_tree(name);
         }
     }
     Ok(())
 }
 
-/// Kills every process that was given `run`: known by its environment, since the number of the process
-/// group may be somebody else's by now.
-pub(super) fn kill_strays(run: &Path) -> Result<(), FsError> {
-    let path = run.as_os_str().as_encoded_bytes();
-    let marks = [b"POINTSMAN_RUN=".as_slice(), b"POINTSMAN_SCRATCH="].map(|name| [name, path].concat());
+/// Kills every process that was given one of `runs`: known by its environment, since the number of the process
+/// group may be somebody else's by now. Looks at every process of the machine, for all of `runs` at once.
+pub(super) fn kill_strays(runs: &[impl AsRef<Path>]) -> Result<(), FsError> {
+    let names = [b"POINTSMAN_RUN=".as_slice(), b"POINTSMAN_SCRATCH="];
+    let marked = |run: &Path| names.map(|name| [name, run.as_os_str().as_encoded_bytes()].concat());
+    let marks: Vec<Vec<u8>> = runs.iter().flat_map(|run| marked(run.as_ref())).collect();
     let processes = Dir::open(Path::new("/proc"))?;
     // one may start another while we look
     for _ in 0..10 {

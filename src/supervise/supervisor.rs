@@ -15,7 +15,7 @@ use super::crew::Crew;
 use super::holder::DaemonError;
 use super::keeper::Keeper;
 use super::wire::{Answer, Ask, WorkerSpec};
-use super::{clock, local, process};
+use super::{clock, init, local, process};
 
 const LOCK: &str = "supervisor.lock";
 
@@ -29,20 +29,20 @@ pub struct Config {
 }
 
 /// Adopts what runs in the run directory and supervises it until it is told to quit or gets TERM or
-/// INT. Workers serve on after that.
+/// INT. Workers serve on after that. As process 1 it is an init that has a child do this, and that ends the workers.
 ///
 /// # Errors
 /// [`DaemonError::Taken`] where the run directory has a supervisor; else it cannot be used, and
 /// nothing has been started or ended.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
     let run = Dir::create_all(&config.run, 0o755)?;
+    if init::is_needed() {
+        return init::run(config, &path_of(&run)?);
+    }
     let _lock = local::claim(&run, LOCK, clients::SOCKET, SocketType::STREAM)?
         .map_err(|who| DaemonError::Taken { what: "supervisor", run: config.run.clone(), who })?;
     // links and names in it are told to workers, which start elsewhere: from here on it is absolute
-    let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(&run)), Vec::new())
-        .map_err(|e| system("find the path of the run directory", e))?;
-    let path =
-        PathBuf::from(path.into_string().map_err(|e| system("read the path of the run directory", e))?);
+    let path = path_of(&run)?;
     let run = Dir::open(&path)?;
     Dir::create_all(&path.join("log"), 0o755)?;
     let signals = signals()?;
@@ -78,18 +78,30 @@ enum Source {
     Client(u64),
 }
 
+impl Source {
+    fn process(&self) -> Option<u64> {
+        match self {
+            Source::Process(n) => Some(*n),
+            _ => None,
+        }
+    }
+}
+
 impl Supervisor {
     /// Waits for something and deals with all that there is.
     fn turn(&mut self) -> Result<(), DaemonError> {
         // messages before exits: who says that it is ready and then ends was ready
-        for source in self.wait()? {
+        let woken = self.wait()?;
+        let mut ended: Vec<u64> = woken.iter().filter_map(Source::process).collect();
+        for source in woken {
             match source {
                 Source::Signal => self.quits = true,
                 Source::Message => self.crew.on_messages(),
                 Source::Answer => self.crew.on_answers(),
                 Source::Log => self.crew.logs.tend(),
                 Source::Holder => self.crew.keeper.tend(true),
-                Source::Process(n) => self.crew.on_exit(n),
+                // all at the first
+                Source::Process(_) => self.crew.on_exits(&std::mem::take(&mut ended)),
                 Source::Arrival => self.clients.accept(),
                 Source::Client(id) => {
                     for ask in self.clients.asks(id) {
@@ -212,6 +224,13 @@ fn signals() -> Result<OwnedFd, DaemonError> {
         signal_hook::low_level::pipe::register_raw(signal, write).map_err(|e| system(what, e))?;
     }
     Ok(read)
+}
+
+fn path_of(run: &Dir) -> Result<PathBuf, DaemonError> {
+    let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(run)), Vec::new())
+        .map_err(|e| system("find the path of the run directory", e))?;
+    let path = path.into_string().map_err(|e| system("read the path of the run directory", e))?;
+    Ok(PathBuf::from(path))
 }
 
 fn raw(dir: &Dir) -> i32 {

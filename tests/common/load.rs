@@ -91,12 +91,17 @@ impl Load {
 
     /// Waits until this many more requests have been answered.
     pub fn more(&self, requests: usize) {
-        let until = self.shared.seen.lock().unwrap().requests() + requests;
+        let until = self.requests() + requests;
         let begun = std::time::Instant::now();
-        while self.shared.seen.lock().unwrap().requests() < until {
+        while self.requests() < until {
             assert!(begun.elapsed() < super::PATIENCE, "the clients get no answers");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// How many requests have been answered, or not, so far.
+    pub fn requests(&self) -> usize {
+        self.shared.seen.lock().unwrap().requests()
     }
 
     /// Every failure so far.
