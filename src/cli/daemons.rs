@@ -36,13 +36,19 @@ pub(super) fn holder(
     match supervise::holder::run(&run)? {}
 }
 
+/// The run directory that is meant. That of a service is made ready as a manager would do it, so that any of the
+/// three may be the first after a boot.
 fn run_directory(
     run: Option<&Path>,
     place: impl FnOnce() -> Result<Place, Failure>,
 ) -> Result<PathBuf, Failure> {
     match run {
         Some(run) => Ok(run.to_owned()),
-        None => Ok(super::place::open(place()?)?.place.run),
+        None => {
+            let service = super::place::open(place()?)?;
+            service.store.writer(&service.boot)?;
+            Ok(service.place.run)
+        }
     }
 }
 

@@ -66,8 +66,11 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     };
     let mut collector = Collector::default();
     if Client::connect(&service.place.run).is_err() {
-        start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
-        tracing::info!("started a supervisor, detached: it outlives this manager");
+        let started =
+            start_detached(&service.place.program, &service.place.run).map_err(ManagerError::NoSupervisor)?;
+        if started.process.is_some() {
+            tracing::info!("started a supervisor, detached: it outlives this manager");
+        }
     }
     engine.run_pending(&mut |_, _| {})?;
     // a reboot counts as no: what goes back must not be started first, which would prove it

@@ -225,10 +225,13 @@ impl<'a> Watchdog<'a> {
         Client::connect(run)?.slots()
     }
 
-    /// Starts another supervisor in the place of one that does not answer: it adopts what runs.
+    /// Starts another supervisor in the place of one that does not answer: it adopts what runs. Where systemd starts
+    /// it, a restart is nobody's error.
     fn replace_supervisor(&mut self, error: &Unreachable) -> Result<bool, ManagerError> {
-        self.error(&chain(error))?;
         let place = &self.service.place;
+        if !client::is_unit(&place.run) {
+            self.error(&chain(error))?;
+        }
         match start_detached(&place.program, &place.run) {
             Ok(started) => tracing::info!("supervisor {} has taken over", started.pid),
             Err(error) => return Err(self.fatal(chain(&error))),

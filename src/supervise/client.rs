@@ -13,10 +13,14 @@ use crate::fsx::Dir;
 use crate::model::Slot;
 
 use super::wire::{Answer, Ask, News, NewsLine, WorkerReport, WorkerSpec};
-use super::{clients, keeper, local, process};
+use super::{clients, keeper, local, process, unit};
 
 /// A supervisor answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long systemd may take to start another supervisor.
+const UNIT_LIMIT: Duration = Duration::from_secs(10);
+/// How often is looked whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 /// More than a report of every process a host could run.
 const ANSWER: u64 = 64 << 20;
 
@@ -265,18 +269,35 @@ pub struct Detached {
     pub process: Option<OwnedFd>,
 }
 
+/// Whether systemd starts the supervisor of `run`, as seen from this process: then nobody else does.
+pub fn is_unit(run: &Path) -> bool {
+    unit::of_daemon("supervisor", run).is_some()
+}
+
 /// Starts `program supervisor --run DIR` in a session of its own, its output in
 /// `log/supervisor.log`, and waits until one answers: this one, or one that was there already. One that
-/// ends while this process lives is reaped.
+/// ends while this process lives is reaped. Called from our own units it only waits: systemd starts it.
 ///
 /// # Errors
 /// [`Unreachable::Absent`], with the end of its log: it ended or did not answer in five seconds, and
-/// is not there any more.
+/// is not there any more; or systemd has not started one in ten seconds.
 pub fn start_detached(program: &Path, run: &Path) -> Result<Detached, Unreachable> {
     let absent = |why: String| Unreachable::Absent { run: run.to_owned(), why };
     let dir = Dir::create_all(run, 0o755).map_err(|e| absent(e.to_string()))?;
     if let Ok(slots) = Client::connect(run).and_then(|mut client| client.slots()) {
         return Ok(Detached { pid: slots.supervisor, process: None });
+    }
+    if let Some(unit) = unit::of_daemon("supervisor", run) {
+        let deadline = super::clock::after(UNIT_LIMIT);
+        loop {
+            match Client::connect(run).and_then(|mut client| client.slots()) {
+                Ok(slots) => return Ok(Detached { pid: slots.supervisor, process: None }),
+                Err(_) if super::clock::until(deadline).is_zero() => {
+                    return Err(absent(format!("systemd does not start it; `systemctl start {unit}`")));
+                }
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
     }
     let mut child = keeper::start_daemon(program, "supervisor", &dir).map_err(absent)?;
     let answer = keeper::await_daemon(&child, || Client::connect(run).ok()?.slots().ok());

@@ -82,6 +82,7 @@ pub fn run(run: &Path) -> Result<std::convert::Infallible, DaemonError> {
         .map_err(|who| DaemonError::Taken { what: "holder", run: run.to_owned(), who })?;
     let listener = local::bind(&dir, SOCKET, SocketType::SEQPACKET, 0o600)?;
     tracing::info!(run = %run.display(), "holder is up");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut kept: BTreeMap<String, OwnedFd> = BTreeMap::new();
     let mut clients: Vec<OwnedFd> = Vec::new();
     loop {

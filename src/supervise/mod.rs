@@ -41,6 +41,7 @@ mod slots;
 mod sockets;
 mod spawn;
 mod tries;
+mod unit;
 mod wire;
 
 pub use holder::DaemonError;

@@ -10,6 +10,7 @@
 pub mod actor;
 pub mod load;
 pub mod nginx;
+pub mod systemd;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
