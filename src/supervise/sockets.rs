@@ -168,9 +168,20 @@ pub(super) fn text(address: &Address) -> String {
 /// A fresh socket at `address`, listening if it is of that kind.
 pub(super) fn bind(address: &Address) -> Result<OwnedFd, String> {
     match address {
-        Address::Tcp(address) => bind_internet(*address, SocketType::STREAM).map_err(|e| e.to_string()),
-        Address::Udp(address) => bind_internet(*address, SocketType::DGRAM).map_err(|e| e.to_string()),
+        Address::Tcp(address) => bind_internet(*address, SocketType::STREAM).map_err(|e| words(e, *address)),
+        Address::Udp(address) => bind_internet(*address, SocketType::DGRAM).map_err(|e| words(e, *address)),
         Address::Unix(path) => bind_unix(Path::new(path)),
+    }
+}
+
+/// Why the socket of `address` cannot be bound, with what helps where that is known.
+fn words(error: Errno, address: std::net::SocketAddr) -> String {
+    match error {
+        Errno::ACCESS if address.port() < 1024 => format!(
+            "{error}; a port this low needs root, or `sysctl net.ipv4.ip_unprivileged_port_start={}`",
+            address.port()
+        ),
+        error => error.to_string(),
     }
 }
 
