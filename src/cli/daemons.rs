@@ -41,6 +41,8 @@ pub(super) fn holder(
     match supervise::holder::run(&config)? {}
 }
 
+/// The run directory that is meant. That of a service is made ready as a manager would do it, so that any of the
+/// three may be the first after a boot.
 fn run_directory(
     run: Option<&Path>,
     place: impl FnOnce() -> Result<Place, Failure>,

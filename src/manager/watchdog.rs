@@ -230,9 +230,12 @@ impl<'a> Watchdog<'a> {
     }
 
     /// Starts another supervisor in the place of one that does not answer: it adopts what runs. Where that is not
-    /// ours to do, it is looked again later, and nothing is lost meanwhile but an error.
+    /// ours to do, it is looked again later, and nothing is lost meanwhile but an error. Where systemd starts it, a
+    /// restart is nobody's error.
     fn replace_supervisor(&mut self, error: &Unreachable) -> Result<bool, ManagerError> {
-        self.error(&chain(error))?;
+        if !self.service.workers.is_unit() {
+            self.error(&chain(error))?;
+        }
         match self.service.workers.start() {
             Ok(started) => {
                 tracing::info!(fresh = started.fresh, "the workers are looked after again");

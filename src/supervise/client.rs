@@ -15,10 +15,14 @@ use crate::model::{Listen, Slot, TakeOver};
 use super::service_manager::{NewsSource, ServiceManager};
 use super::sockets::SocketError;
 use super::wire::{Answer, Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
-use super::{clients, keeper, local, process, sockets};
+use super::{clients, keeper, local, process, sockets, unit};
 
 /// A supervisor answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long systemd may take to start another supervisor.
+const UNIT_LIMIT: Duration = Duration::from_secs(10);
+/// How often is looked whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 /// More than a report of every process a host could run.
 const ANSWER: u64 = 64 << 20;
 
@@ -270,18 +274,35 @@ pub struct Detached {
     pub process: Option<OwnedFd>,
 }
 
+/// Whether systemd starts the supervisor of `run`, as seen from this process: then nobody else does.
+pub fn is_unit(run: &Path) -> bool {
+    unit::of_daemon("supervisor", run).is_some()
+}
+
 /// Starts `program supervisor --run DIR` in a session of its own, its output in
 /// `log/supervisor.log`, and waits until one answers: this one, or one that was there already. One that
-/// ends while this process lives is reaped.
+/// ends while this process lives is reaped. Called from our own units it only waits: systemd starts it.
 ///
 /// # Errors
 /// [`Unreachable::Absent`], with the end of its log: it ended or did not answer in five seconds, and
-/// is not there any more.
+/// is not there any more; or systemd has not started one in ten seconds.
 pub fn start_detached(program: &Path, run: &Path) -> Result<Detached, Unreachable> {
     let absent = |why: String| Unreachable::Absent { run: run.to_owned(), why };
     let dir = Dir::create_all(run, 0o755).map_err(|e| absent(e.to_string()))?;
     if let Some(pid) = supervisor_of(run) {
         return Ok(Detached { pid, process: None });
+    }
+    if let Some(unit) = unit::of_daemon("supervisor", run) {
+        let deadline = super::clock::after(UNIT_LIMIT);
+        loop {
+            match supervisor_of(run) {
+                Some(pid) => return Ok(Detached { pid, process: None }),
+                None if super::clock::until(deadline).is_zero() => {
+                    return Err(absent(format!("systemd does not start it; `systemctl start {unit}`")));
+                }
+                None => std::thread::sleep(LOOK),
+            }
+        }
     }
     let mut child = keeper::start_daemon(program, "supervisor", &dir).map_err(absent)?;
     let answer = keeper::await_daemon(&child, || supervisor_of(run));

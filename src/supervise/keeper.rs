@@ -10,10 +10,13 @@ use crate::fsx::Dir;
 use super::holder::Holder;
 use super::sockets::Sockets;
 use super::spawn::{self, Spawned};
-use super::{clock, launch, oneshot, process};
+use super::{clock, launch, oneshot, process, unit};
 
 /// How long a daemon of ours may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often is looked for one before the end.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Sockets and the holder behind them.
 pub(super) struct Keeper {
@@ -52,10 +55,24 @@ impl Keeper {
         self.retry
     }
 
+    /// Before the end: waits a while until a holder has everything, where there is none yet.
+    pub(super) fn hand_over(&mut self) {
+        let deadline = clock::after(START_LIMIT);
+        // one that has just been killed is known by its answer
+        while self.link.as_ref().is_none_or(|link| link.list().is_err()) && !clock::until(deadline).is_zero()
+        {
+            self.link = None;
+            self.find();
+            if self.link.is_none() {
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+
     /// Sees to it that there is a holder. `gone`: its connection has been lost.
     pub(super) fn tend(&mut self, gone: bool) {
         if gone || self.link.as_ref().is_some_and(Holder::is_broken) {
-            tracing::warn!("the socket holder is gone; starting another");
+            tracing::warn!("the socket holder is gone; another one takes its place");
             self.link = None;
         }
         let due = self.retry.is_none_or(|at| clock::until(at).is_zero());
@@ -83,6 +100,9 @@ impl Keeper {
     }
 
     fn start(&mut self) -> Result<Holder, String> {
+        if let Some(unit) = unit::of_daemon("holder", self.run.path()) {
+            return Err(format!("systemd starts it; `systemctl status {unit}` says why it has not"));
+        }
         let mut child = start_daemon(&self.program, "holder", &self.run)?;
         let run = &self.run;
         let found = await_daemon(&child, || Holder::connect(run).ok());

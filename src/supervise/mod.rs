@@ -47,6 +47,7 @@ mod sockets;
 mod spawn;
 mod systemd;
 mod tries;
+mod unit;
 mod wire;
 
 pub use holder::DaemonError;

@@ -225,6 +225,14 @@ impl Workers {
         }
     }
 
+    /// Whether whoever looks after the workers is a unit that systemd starts again by itself.
+    pub fn is_unit(&self) -> bool {
+        match self.keeper {
+            Keeper::Supervisor => client::is_unit(&self.run),
+            Keeper::Systemd(_) => false,
+        }
+    }
+
     fn refuse(&self) -> Result<(), Unreachable> {
         // looked at again: it may have let them go meanwhile
         let there = self
@@ -241,12 +249,16 @@ impl Workers {
     }
 }
 
-/// Who looks after workers where nobody has said who shall: systemd, where it is the system's and so is the service.
-/// A user's systemd is not chosen by itself: what it runs ends with the user's last session.
+/// Who looks after workers where nobody has said who shall: systemd, where it is the system's and so is the service,
+/// and nobody has installed the units of our supervisor. A user's systemd is not chosen by itself: what it runs ends
+/// with the user's last session.
 fn usual(named: bool) -> Keeper {
     let is_there = |path: &str| Meta::of_path(Path::new(path)).is_ok();
     let reachable = is_there("/run/systemd/system") && is_there("/run/dbus/system_bus_socket");
-    match named && reachable && rustix::process::geteuid().is_root() {
+    let ours = ["/etc", "/usr/local/lib", "/usr/lib", "/lib"];
+    let installed =
+        ours.iter().any(|dir| is_there(&format!("{dir}/systemd/system/pointsman-supervisor@.service")));
+    match named && reachable && !installed && rustix::process::geteuid().is_root() {
         true => Keeper::Systemd(Scope::System),
         false => Keeper::Supervisor,
     }

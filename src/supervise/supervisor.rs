@@ -50,11 +50,13 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let crew = Crew::muster(Dir::open(&path)?, config.program.clone(), keeper)?;
     let clients = Clients::listen(&run)?;
     tracing::info!(run = %path.display(), "supervisor is up");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut supervisor = Supervisor { crew, clients, signals, quits: false };
     while !supervisor.quits {
         supervisor.turn()?;
     }
     let _ = run.remove_file(clients::SOCKET);
+    supervisor.crew.keeper.hand_over();
     tracing::info!("supervisor ends; the workers serve on");
     Ok(())
 }
