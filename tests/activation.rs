@@ -396,7 +396,10 @@ fn w14_changes_that_end_before_any_worker_leave_no_connection_open() {
 
 #[test]
 fn d1_the_same_holds_under_systemd() {
-    // what has no supervisor needs none
-    let others = ["a2_without_a_supervisor_worker_steps_are_refused"];
+    // what has no supervisor needs none, and keeps no connection to it
+    let others = [
+        "a2_without_a_supervisor_worker_steps_are_refused",
+        "w14_changes_that_end_before_any_worker_leave_no_connection_open",
+    ];
     common::systemd::passes_under(common::systemd::Scope::System, &others, 15);
 }
