@@ -66,23 +66,28 @@ impl Record {
     }
 }
 
-/// What the last supervisor of `run` wrote down that it runs, as [`super::Ask::Slots`] answers it; it need not
-/// live, and what it started serves on without it. Writes nothing. Empty where there is no record of this boot.
+/// What whoever keeps the record `name` in `run` wrote down last that it runs, as [`super::Ask::Slots`] answers it;
+/// it need not live, and what it started serves on without it. Writes nothing. Empty where there is no record of
+/// this boot.
 ///
 /// # Errors
 /// A record that cannot be read: nobody knows what runs.
-pub(super) fn recorded(run: &Path) -> Result<Vec<WorkerReport>, FsError> {
-    match crate::fsx::optional(Dir::open(run))? {
-        Some(dir) => Ok(Record::open(dir)?.load()?.0.report()),
-        None => Ok(Vec::new()),
-    }
+pub(super) fn recorded(run: &Path, name: &'static str) -> Result<Vec<WorkerReport>, FsError> {
+    Ok(table(run, name)?.report())
 }
 
 /// The highest number of an event that whoever keeps the record `name` in `run` has started or told anything for in
 /// this boot, as far as it remembers; 0 where it remembers none, or it cannot be read.
 pub(super) fn last_event(run: &Path, name: &'static str) -> u64 {
-    let load = || Ok::<_, FsError>(Record::named(Dir::open(run)?, name)?.load()?.0.last_event());
-    load().unwrap_or_default()
+    table(run, name).map(|table| table.last_event()).unwrap_or_default()
+}
+
+// most run directories have one record at most, and every command looks for all of them
+fn table(run: &Path, name: &'static str) -> Result<Table, FsError> {
+    match crate::fsx::optional(Dir::open(run))? {
+        Some(dir) if dir.exists(name)? => Ok(Record::named(dir, name)?.load()?.0),
+        _ => Ok(Table::default()),
+    }
 }
 
 /// An error with its sources, in one line.

@@ -16,7 +16,7 @@ use super::wire::{News, Taken, WorkerReport, WorkerSpec};
 /// Starts and watches workers, and knows what runs: slot, process, generation accepted, exits since.
 ///
 /// What is asked may be asked twice: it is done once. The rules are those of `spec/workers.md`, and every
-/// implementation passes the tests in `tests/contract`.
+/// implementation passes the tests in `tests/supervise` that are about workers.
 pub trait ServiceManager: Send {
     /// All slots and processes, draining ones included.
     ///
@@ -254,11 +254,10 @@ impl Workers {
 /// with the user's last session.
 fn usual(named: bool) -> Keeper {
     let is_there = |path: &str| Meta::of_path(Path::new(path)).is_ok();
-    let reachable = is_there("/run/systemd/system") && is_there("/run/dbus/system_bus_socket");
-    let ours = ["/etc", "/usr/local/lib", "/usr/lib", "/lib"];
-    let installed =
-        ours.iter().any(|dir| is_there(&format!("{dir}/systemd/system/pointsman-supervisor@.service")));
-    match named && reachable && !installed && rustix::process::geteuid().is_root() {
+    let reachable = || is_there("/run/systemd/system") && is_there("/run/dbus/system_bus_socket");
+    let unit = |dir| format!("{dir}/systemd/system/pointsman-supervisor@.service");
+    let installed = || ["/etc", "/usr/local/lib", "/usr/lib", "/lib"].iter().any(|dir| is_there(&unit(dir)));
+    match named && rustix::process::geteuid().is_root() && reachable() && !installed() {
         true => Keeper::Systemd(Scope::System),
         false => Keeper::Supervisor,
     }
@@ -266,7 +265,7 @@ fn usual(named: bool) -> Keeper {
 
 fn recorded_by(run: &Path, keeper: Keeper) -> Result<Vec<WorkerReport>, FsError> {
     match keeper {
-        Keeper::Supervisor => record::recorded(run),
+        Keeper::Supervisor => record::recorded(run, record::NAME),
         Keeper::Systemd(scope) => systemd::recorded(run, scope),
     }
 }

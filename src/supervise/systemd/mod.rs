@@ -53,10 +53,7 @@ fn record_name(scope: Scope) -> &'static str {
 
 /// What is written down of what runs as units of `scope`.
 pub(super) fn recorded(run: &Path, scope: Scope) -> Result<Vec<WorkerReport>, FsError> {
-    match crate::fsx::optional(Dir::open(run))? {
-        Some(dir) => Ok(Record::named(dir, record_name(scope))?.load()?.0.report()),
-        None => Ok(Vec::new()),
-    }
+    record::recorded(run, record_name(scope))
 }
 
 /// The highest number of an event that is written down with them.
