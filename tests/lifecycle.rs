@@ -322,7 +322,7 @@ fn a9_a_damaged_generation_without_a_good_one_under_it_is_stuck_and_says_what_to
     sandbox.kill_everything();
     rebooted(&sandbox);
     damage(&sandbox, &one, "tree/name");
-    sandbox.spawn_manager(); // it gives up with that, maybe before anybody has seen it at work
+    sandbox.spawn_manager(); // it gives up with that
     let status = sandbox.wait("a verdict", |status| status["last"]["verdict"] == "stuck");
     assert_eq!(status["current"], one.as_str());
     assert!(status["last"]["reason"].as_str().unwrap().contains("tree/name"), "{status:#}");

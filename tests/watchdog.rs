@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Process, Sandbox, signal_to, workers};
+use common::{Notified, PATIENCE, Process, Sandbox, signal_to, workers};
 use pointsman::model::{Command, GenerationId, How, Listen, Mark, Ready, Repair, Request, Slot};
 use pointsman::store::{EventDraft, Store};
 use pointsman::supervise::ServiceManager as _;
@@ -28,17 +28,21 @@ struct Manager(Child);
 impl Manager {
     /// Starts it and waits until it is at work.
     fn start(sandbox: &Sandbox) -> Manager {
-        let manager = Manager::launch(sandbox);
-        let pid = manager.0.id();
-        sandbox.wait("the manager is at work", |status| {
-            status["manager"]["pid"] == pid && status["supervisor"].is_u64() && status["activation"].is_null()
-        });
+        let said = Notified::new(&sandbox.path("manager.notify"));
+        let mut command = sandbox.command(&["manager"]);
+        command.env("NOTIFY_SOCKET", &said.path);
+        let mut manager = Manager::spawn(sandbox, command);
+        let log = || std::fs::read_to_string(sandbox.path("manager.log")).unwrap_or_default();
+        said.until_ready(&mut manager.0, log);
         manager
     }
 
     fn launch(sandbox: &Sandbox) -> Manager {
+        Manager::spawn(sandbox, sandbox.command(&["manager"]))
+    }
+
+    fn spawn(sandbox: &Sandbox, mut command: std::process::Command) -> Manager {
         let log = sandbox.log("manager.log");
-        let mut command = sandbox.command(&["manager"]);
         Manager(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
     }
 

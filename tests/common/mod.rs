@@ -13,6 +13,7 @@ pub mod nginx;
 pub mod systemd;
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,38 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The built program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pointsman");
+
+/// What a started process says on its `NOTIFY_SOCKET`.
+pub struct Notified {
+    /// where it listens
+    pub path: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl Notified {
+    /// Listens at `path`.
+    pub fn new(path: &Path) -> Notified {
+        let _ = std::fs::remove_file(path); // of one before
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Notified { path: path.to_owned(), socket }
+    }
+
+    /// Waits for `READY=1` from `process`.
+    pub fn until_ready(&self, process: &mut Child, log: impl Fn() -> String) {
+        let begun = Instant::now();
+        let mut said = [0; 4096];
+        loop {
+            match self.socket.recv(&mut said) {
+                Ok(length) if said[..length].split(|b| *b == b'\n').any(|line| line == b"READY=1") => return,
+                _ => {}
+            }
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "it ends with {ended:?} before it is ready:\n{}", log());
+            assert!(begun.elapsed() < PATIENCE, "it does not get ready:\n{}", log());
+        }
+    }
+}
 
 /// A temporary directory with a store in it, and everything that was started on it.
 pub struct Sandbox {
@@ -111,21 +144,30 @@ impl Sandbox {
 
     /// Starts a manager.
     pub fn spawn_manager(&mut self) -> u32 {
+        let command = self.command(&["manager"]);
+        self.spawn_as_manager(command)
+    }
+
+    fn spawn_as_manager(&mut self, mut command: Command) -> u32 {
         assert!(self.manager.is_none(), "one manager is enough");
         let log = self.log("manager.log");
-        let child = self.command(&["manager"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let pid = child.id();
         self.manager = Some(child);
         pid
     }
 
-    /// Starts a manager and waits until it is at work.
+    /// Starts a manager and waits until it says that it is at work: what a predecessor has left is done, and the
+    /// service is up where nothing of it ran.
     pub fn start_manager(&mut self) -> u32 {
-        let pid = self.spawn_manager();
-        self.wait("the manager is at work", |status| {
-            status["manager"]["pid"] == pid && (status["supervisor"].is_u64() || systemd::backend().is_some())
+        let said = Notified::new(&self.path("manager.notify"));
+        let mut command = self.command(&["manager"]);
+        command.env("NOTIFY_SOCKET", &said.path);
+        let pid = self.spawn_as_manager(command);
+        said.until_ready(self.manager.as_mut().unwrap(), || {
+            let log = std::fs::read_to_string(self.dir.path().join("manager.log")).unwrap_or_default();
+            format!("{}\n{log}", self.dir.path().display())
         });
-        self.wait("nothing is left to do", |status| status["activation"].is_null());
         pid
     }
 
