@@ -2,11 +2,11 @@
 
 use crate::activation::Plan;
 use crate::manager::{
-    Draft, Service, Submitted, chain, collect_after, leave, plan_for, rollback_target, stop_target, submit,
+    Draft, Service, Submitted, collect_after, leave, plan_for, rollback_target, stop_target, submit,
     take_over,
 };
 use crate::model::{
-    GenerationId, How, Outcome, Request, StepReport, StepResult, TakeOver, Verdict, duration,
+    GenerationId, How, Outcome, Request, StepReport, StepResult, TakeOver, Verdict, chain, duration,
 };
 use crate::store::Kind;
 

@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::fsx::FsError;
-use crate::manager::{ManagerError, chain};
-use crate::model::Verdict;
+use crate::manager::ManagerError;
+use crate::model::{Verdict, chain};
 use crate::store::{
     EventError, ExportError, ImportError, Kind, PointerError, PurgeError, PushError, RefError, StoreError,
 };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::fsx;
-use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord, Surroundings};
+use crate::model::{Actor, Command, GenerationId, Metadata, Pipeline, PushRecord, Surroundings, chain};
 use crate::store::{PushOptions, Source, Staging, Writer};
 use crate::supervise;
 use crate::supervise::Launch;
@@ -17,7 +17,7 @@ use crate::supervise::oneshot::{self, Cancel};
 use super::canary;
 use super::facts::launchable;
 use super::launch::Launchable;
-use super::outside::{chain, may_mount, stage_shot, verdict_of};
+use super::outside::{may_mount, stage_shot, verdict_of};
 use super::service::{PIPELINE_FILE, PipelineSource};
 use super::{ManagerError, Service, clock};
 

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::activation::Running;
-use crate::model::{ContentHash, GenerationId, Manifest, Parsed, RelPath, Request};
+use crate::model::{ContentHash, GenerationId, Manifest, Parsed, RelPath, Request, chain};
 
 use super::facts::Wish;
 use super::launch::Launchable;
-use super::outside::chain;
 use super::{ManagerError, PIPELINE_FILE, Service};
 use crate::store::StoreError;
 

@@ -4,14 +4,13 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use crate::fsx::Dir;
-use crate::model::{Actor, GenerationId, How, Request};
+use crate::model::{Actor, GenerationId, How, Request, chain};
 use crate::store::{EventDraft, Kind, Writer};
 use crate::supervise::process_start;
 
 use super::engine::Engine;
 use super::facts::launchable;
 use super::gc::Collector;
-use super::outside::chain;
 use super::status::{MANAGER_FILE, ManagerReport, workers};
 use super::wake::{Wake, Woken};
 use super::watchdog::Watchdog;

@@ -13,6 +13,7 @@ use crate::activation::{
 };
 use crate::model::{
     BootTime, Event, GenerationId, Mark, Outcome, Repair, Request, Retention, Stage, StepReport, Verdict,
+    chain,
 };
 use crate::store::{EventError, StoreError, Writer};
 use crate::supervise::{WorkerReport, oneshot};
@@ -20,7 +21,7 @@ use crate::supervise::{WorkerReport, oneshot};
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
 use super::launch::Launchable;
 use super::objection::objection;
-use super::outside::{InFlight, Inbound, Outside, chain, swing_back};
+use super::outside::{InFlight, Inbound, Outside, swing_back};
 use super::run::{Run, can_be_preempted};
 use super::service::Standing;
 use super::wake::{Wake, watch_events, watch_signals};

@@ -5,11 +5,10 @@ use std::ffi::OsStr;
 use std::io::Read as _;
 
 use crate::fsx::{self, Dir, EntryKind, FsError};
-use crate::model::{ContentHash, External, ExternalNode, GenerationId, Verdict};
+use crate::model::{ContentHash, External, ExternalNode, GenerationId, Verdict, chain};
 use crate::store::Store;
 
 use super::ManagerError;
-use super::outside::chain;
 
 /// What each external glob is now, by its text: its digest, or why it has none.
 pub(super) type Digests = BTreeMap<String, Result<ContentHash, String>>;

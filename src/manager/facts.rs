@@ -268,7 +268,7 @@ fn in_place(store: &Store, to: &Launchable, running: &[Running]) -> BTreeMap<Slo
         let changed = known.entry((name, running.generation)).or_insert_with(|| {
             let changed = changed_only(store, &reload.if_only, running.generation, to.id);
             changed.unwrap_or_else(|error| {
-                tracing::warn!("{name} is replaced, not told: {}", super::outside::chain(&error));
+                tracing::warn!("{name} is replaced, not told: {}", crate::model::chain(&error));
                 None
             })
         });

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 
-use crate::model::{GenerationId, Retention};
+use crate::model::{GenerationId, Retention, chain};
 use crate::store::{Collected, GcProgress, Policy, PurgeError, Purged, Running, StoreError};
 
-use super::{ManagerError, Service, chain, clock};
+use super::{ManagerError, Service, clock};
 
 impl Service {
     /// Calls `with` the policy of this host, here and now.

@@ -6,12 +6,11 @@ use std::path::Path;
 use crate::activation::headroom::{self, Headroom, Memory, Space};
 use crate::activation::{Act, Plan};
 use crate::fsx::{self, Dir};
-use crate::model::{Request, Slot};
+use crate::model::{Request, Slot, chain};
 use crate::supervise::WorkerReport;
 
 use super::Service;
 use super::facts::Prepared;
-use super::outside::chain;
 
 /// What every activation writes into the store: marks, outcome, history, and what is set aside for the way back.
 const RECORDS: Space = Space { bytes: 1 << 20, inodes: Some(16) };

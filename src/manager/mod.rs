@@ -40,7 +40,6 @@ pub use facts::plan_for;
 pub use gc::{collect, collect_after, purge};
 pub use launch::stage_of;
 pub use logs::{LogPiece, LogQuery, follow_logs, logs};
-pub use outside::chain;
 pub use request::{Draft, Submitted, leave, rollback_target, submit};
 pub use service::{ManagerError, PIPELINE_FILE, PipelineSource, Place, Service};
 pub use standstill::stop_target;

@@ -4,11 +4,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::activation::{Action, Activation, Observation, Phase, Waiting, step};
-use crate::model::{Event, GenerationId, Mark, Request, Stage, StepReport, StepResult, Verdict, Veto};
+use crate::model::{Event, GenerationId, Mark, Request, Stage, StepReport, StepResult, Verdict, Veto, chain};
 
 use super::engine::{Engine, Progress};
 use super::external::proves;
-use super::outside::{Inbound, Outside, chain};
+use super::outside::{Inbound, Outside};
 use super::watchdog::mended;
 use super::{ManagerError, clock};
 

@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use crate::fsx::{self, FsError};
 use crate::model::{
     DocumentError, GenerationId, HostFile, HostPipeline, Manifest, Node, Pipeline, RelPath, Retention,
-    SectionError,
+    SectionError, chain,
 };
 use crate::store::{Access, EventError, PointerError, PushError, Store, StoreError};
 use crate::supervise::client::Unreachable;
 use crate::supervise::{ServiceManager, Workers};
-
-use super::chain;
 
 /// Where a service lives.
 #[derive(Clone, Debug)]

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use crate::model::{
-    Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict, Veto,
+    Event, GenerationId, Mark, Outcome, Request, Stage, StepReport, StepResult, Verdict, Veto, chain,
 };
 use crate::supervise::client::Unreachable;
 use crate::supervise::{ServiceManager, WorkerReport, WorkerState, Workers};
 
 use super::engine::{Engine, Progress};
-use super::outside::chain;
 use super::{ManagerError, Service, clock};
 
 /// How often is looked whether they are gone.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
-use crate::model::{GenerationId, PushRecord, Request, ServiceManagerChoice, Slot, Stage, Verdict, Veto};
+use crate::model::{
+    GenerationId, PushRecord, Request, ServiceManagerChoice, Slot, Stage, Verdict, Veto, chain,
+};
 use crate::supervise::{WorkerReport, WorkerState, facts, process_start};
 
-use super::outside::chain;
 use super::watchdog::{self, WatchdogReport};
 use super::{ManagerError, Service, confirmation, external, surroundings};
 

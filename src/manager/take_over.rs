@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::fsx::{self, Dir};
-use crate::model::{Listen, Pipeline, TakeOver};
+use crate::model::{Listen, Pipeline, TakeOver, chain};
 use crate::supervise::{Taken, process_start};
 
-use super::{ManagerError, chain};
+use super::ManagerError;
 
 /// The process that `what` names: a number, the absolute path of a pid file, else a systemd unit (`.service` may be
 /// left out), whose main process is known by its control group.

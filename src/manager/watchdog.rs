@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::watchdog::{Health, Next, Seat, Seen, Tally, Unconfirmed, look};
 use crate::fsx::{self, Dir, FsError};
-use crate::model::{GenerationId, How, LoadedKey, Repair, Request, Slot, Stage, Verdict, WatchdogPolicy};
+use crate::model::{
+    GenerationId, How, LoadedKey, Repair, Request, Slot, Stage, Verdict, WatchdogPolicy, chain,
+};
 use crate::store::{HistoryEntry, Store, Writer};
 use crate::supervise::client::{Slots, Unreachable};
 use crate::supervise::{News, ServiceManager, Started, WorkerReport, WorkerState, oneshot};
 
 use super::daemon::ask;
-use super::outside::chain;
 use super::wake::Woken;
 use super::{ManagerError, Service, clock, headroom};
 

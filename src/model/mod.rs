@@ -3,6 +3,7 @@
 
 mod access;
 mod address;
+mod chain;
 mod claims;
 mod command;
 mod compare;
@@ -39,6 +40,7 @@ mod yaml;
 
 pub use access::GroupAccess;
 pub use address::{Address, AddressError};
+pub use chain::chain;
 pub use claims::Claims;
 pub use command::{Command, CommandError};
 pub use compare::{ValueChange, compare};

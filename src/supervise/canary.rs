@@ -86,7 +86,7 @@ pub enum CanaryError {
 /// # Errors
 /// See [`CanaryError`].
 pub fn run(canary: &Canary, program: &Path, cancel: &Cancel) -> Result<(), CanaryError> {
-    let files = |e: FsError| CanaryError::NotStarted { why: super::record::chain(&e) };
+    let files = |e: FsError| CanaryError::NotStarted { why: crate::model::chain(&e) };
     let scratch = Scratch::new(&canary.run).map_err(files)?;
     let result = Trial::start(canary, program, cancel, &scratch).and_then(|mut trial| {
         let result = trial.prove();
@@ -94,7 +94,7 @@ pub fn run(canary: &Canary, program: &Path, cancel: &Cancel) -> Result<(), Canar
         result
     });
     if let Err(error) = oneshot::kill_strays(&[scratch.path()]) {
-        tracing::warn!("what the canary had started may live on: {}", super::record::chain(&error));
+        tracing::warn!("what the canary had started may live on: {}", crate::model::chain(&error));
     }
     result
 }
@@ -104,7 +104,7 @@ pub fn run(canary: &Canary, program: &Path, cancel: &Cancel) -> Result<(), Canar
 /// # Errors
 /// The reason, on one line.
 pub fn may_isolate(run: &Path, program: &Path, addresses: &[IpAddr]) -> Result<(), String> {
-    let scratch = Scratch::new(run).map_err(|e| super::record::chain(&e))?;
+    let scratch = Scratch::new(run).map_err(|e| crate::model::chain(&e))?;
     let launch = Launch {
         command: Command(vec!["true".to_owned()]),
         env: BTreeMap::new(),
@@ -237,7 +237,7 @@ impl<'a> Trial<'a> {
         scratch: &'a Scratch,
     ) -> Result<Trial<'a>, String> {
         let spec = &canary.spec;
-        let chain = |e: FsError| super::record::chain(&e);
+        let chain = |e: FsError| crate::model::chain(&e);
         let run = scratch.path().to_str().ok_or("the run directory's path is not UTF-8")?;
         let dir = Dir::open(scratch.path()).map_err(chain)?;
         dir.symlink(&spec.launch.config, "config").map_err(chain)?;
@@ -490,7 +490,7 @@ impl<'a> Trial<'a> {
         }
         self.worker.end();
         if let Err(error) = self.worker.output.log(&self.canary.output, "canary") {
-            tracing::warn!("the canary's output is not logged: {}", super::record::chain(&error));
+            tracing::warn!("the canary's output is not logged: {}", crate::model::chain(&error));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::fsx::{Dir, FsError, Lock};
-use crate::model::{Listen, Ready, Slot};
+use crate::model::{Listen, Ready, Slot, chain};
 
 use super::keeper::Keeper;
 use super::launch::{self, Given};
@@ -19,7 +19,7 @@ use super::news::Bulletin;
 use super::probe::Subject;
 use super::process::{self, Ended};
 use super::readiness::{FileMark, NotifySocket};
-use super::record::{Record, chain};
+use super::record::Record;
 use super::slots::{Act, Role, Table, Worker};
 use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;

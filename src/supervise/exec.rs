@@ -241,7 +241,7 @@ fn prepare(fd: RawFd, notify: Option<&OsStr>) -> Result<(Start, Vec<FdMapping>),
     if let Some(Mount { source, target }) = &start.copy {
         let copied =
             Dir::open(source).and_then(|from| crate::fsx::copy_tree(&from, &Dir::create_all(target, 0o755)?));
-        copied.map_err(|e| ExecError::NoCopy { why: super::record::chain(&e) })?;
+        copied.map_err(|e| ExecError::NoCopy { why: crate::model::chain(&e) })?;
     }
     rustix::process::chdir(&start.directory)
         .map_err(setup(&format!("enter {}", start.directory.display())))?;

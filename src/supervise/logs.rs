@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 use crate::fsx::{Dir, FsError};
-use crate::model::Slot;
+use crate::model::{Slot, chain};
 
 use super::clock;
-use super::record::chain;
 
 /// A file that is longer is put aside.
 const LONGEST: u64 = 4 << 20;

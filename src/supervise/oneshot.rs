@@ -123,7 +123,7 @@ pub fn run(shot: &OneShot, program: &Path, cancel: &Cancel) -> Result<Finished, 
     let start = surroundings::start(&shot.launch, &given).map_err(not_started)?;
     let (done, output) = to_the_end(&start, shot.timeout, program, cancel)?;
     if let Err(error) = output.log(&shot.output, &shot.name) {
-        tracing::warn!("the output is not logged: {}", super::record::chain(&error));
+        tracing::warn!("the output is not logged: {}", crate::model::chain(&error));
     }
     done
 }

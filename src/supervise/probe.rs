@@ -68,7 +68,7 @@ pub(super) fn run(
         Err(OneShotError::TimedOut { limit, output_tail }) => {
             (format!("took longer than {limit:?} and was killed"), output_tail)
         }
-        Err(error) => (super::record::chain(&error), String::new()),
+        Err(error) => (crate::model::chain(&error), String::new()),
     };
     let tail = last(&tail);
     let said = if tail.is_empty() { String::new() } else { format!("\n{tail}") };

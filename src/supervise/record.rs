@@ -89,14 +89,3 @@ fn table(run: &Path, name: &'static str) -> Result<Table, FsError> {
         _ => Ok(Table::default()),
     }
 }
-
-/// An error with its sources, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}

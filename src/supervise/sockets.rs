@@ -107,7 +107,7 @@ impl Sockets {
     fn put_beside(&self, socket: &Socket) -> Result<(), String> {
         let Some(path) = socket.address.path() else { return Ok(()) };
         let Some((parent, name)) = bind::parts(Path::new(path)) else { return Ok(()) };
-        let words = |e| super::record::chain(&e);
+        let words = |e| crate::model::chain(&e);
         for key in self.sharing(path) {
             let parent = Dir::open(parent).map_err(words)?;
             let beside = beside(key);

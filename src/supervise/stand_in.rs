@@ -38,7 +38,7 @@ fn prepare(
     words: &[String],
     besides: BTreeMap<String, String>,
 ) -> Result<super::exec::Start, String> {
-    let chain = |e: crate::fsx::FsError| super::record::chain(&e);
+    let chain = |e: crate::fsx::FsError| crate::model::chain(&e);
     let scratch = Scratch::new(&stand.run).map_err(chain)?;
     scratch.dir().symlink(&stand.launch.config, "config").map_err(chain)?;
     if let Some(loaded) = &stand.launch.loaded {

@@ -38,7 +38,7 @@ pub fn identity(surroundings: &Surroundings) -> Result<Option<Identity>, String>
         return Ok(None);
     }
     let read = |path: &str| {
-        let bytes = crate::fsx::read_path(Path::new(path), ACCOUNTS).map_err(|e| super::record::chain(&e))?;
+        let bytes = crate::fsx::read_path(Path::new(path), ACCOUNTS).map_err(|e| crate::model::chain(&e))?;
         Ok::<_, String>(String::from_utf8_lossy(&bytes).into_owned())
     };
     let (passwd, groups) = (read("/etc/passwd")?, read("/etc/group")?);

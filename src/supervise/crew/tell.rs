@@ -6,11 +6,10 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::fsx::{Dir, FsError};
-use crate::model::{Probe, Ready, Tell};
+use crate::model::{Probe, Ready, Tell, chain};
 use crate::supervise::launch::Given;
 use crate::supervise::probe::Subject;
 use crate::supervise::readiness::FileMark;
-use crate::supervise::record::chain;
 use crate::supervise::tries::{Asking, Tries};
 use crate::supervise::wire::WorkerSpec;
 use crate::supervise::{clock, launch, process};

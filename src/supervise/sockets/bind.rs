@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::fsx::{Dir, EntryKind, FsError};
 use crate::model::{Address, Socket};
-use crate::supervise::{local, record};
+use crate::supervise::local;
 
 /// `/etc/passwd` and `/etc/group` beyond this are none.
 const ACCOUNTS: u64 = 16 << 20;
@@ -40,7 +40,7 @@ pub(super) fn adjust(socket: &Socket, fd: &OwnedFd) -> Result<(), String> {
             .map_err(words)?;
     }
     if let Some((parent, name)) = socket.address.path().and_then(|path| parts(Path::new(path))) {
-        let parent = Dir::open(parent).map_err(|e| record::chain(&e))?;
+        let parent = Dir::open(parent).map_err(|e| crate::model::chain(&e))?;
         give(socket, &parent, name)?;
     }
     Ok(())
@@ -113,7 +113,7 @@ pub(super) fn parts(path: &Path) -> Option<(&Path, &str)> {
 /// new one, and never one that they may not use.
 fn unix(socket: &Socket, path: &Path, kind: SocketType) -> Result<OwnedFd, String> {
     let (parent, name) = parts(path).ok_or("it is no path of a file")?;
-    let words = |error: FsError| record::chain(&error);
+    let words = |error: FsError| crate::model::chain(&error);
     let parent = Dir::open(parent).map_err(words)?;
     match crate::fsx::optional(parent.meta(name)).map_err(words)? {
         Some(meta) if meta.kind != EntryKind::Special => return Err("something else is there".to_owned()),

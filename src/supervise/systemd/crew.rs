@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::fsx::{Dir, FsError, Meta};
-use crate::model::Slot;
+use crate::model::{Slot, chain};
 use crate::supervise::clock;
 use crate::supervise::crew::{Check, TAIL, Telling, subject, watch};
 use crate::supervise::holder::Holder;
 use crate::supervise::logs::{self, Logs};
 use crate::supervise::news::Bulletin;
 use crate::supervise::process;
-use crate::supervise::record::{Record, chain};
+use crate::supervise::record::Record;
 use crate::supervise::slots::{Act, Role, Table, Worker};
 use crate::supervise::sockets::{Sockets, lease_key};
 use crate::supervise::tries::{Health, Tries};

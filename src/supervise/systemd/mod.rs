@@ -16,10 +16,10 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use crate::fsx::{Dir, FsError, Lock};
-use crate::model::{Listen, Slot, TakeOver};
+use crate::model::{Listen, Slot, TakeOver, chain};
 
 use super::client::{HangUp, Slots, Unreachable};
-use super::record::{self, Record, chain};
+use super::record::{self, Record};
 use super::service_manager::{NewsSource, ServiceManager};
 use super::wire::{Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
 use super::{clock, process, supervisor};

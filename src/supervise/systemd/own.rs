@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{Dir, FsError};
+use crate::model::chain;
 use crate::supervise::exec::{ExecError, FIRST_FD};
 use crate::supervise::holder::Holder;
 use crate::supervise::readiness::FileMark;
-use crate::supervise::record::chain;
 use crate::supervise::surroundings::Settings;
 use crate::supervise::{clock, sockets};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fsx::{Dir, Lock};
-use crate::model::{Listen, Probe, Ready};
+use crate::model::{Listen, Probe, Ready, chain};
 use crate::supervise::clock;
 use crate::supervise::holder::Holder;
 use crate::supervise::launch;
@@ -15,7 +15,6 @@ use crate::supervise::oneshot::Cancel;
 use crate::supervise::probe::{self, Subject};
 use crate::supervise::process::{self, start_of};
 use crate::supervise::readiness::FileMark;
-use crate::supervise::record::chain;
 use crate::supervise::sockets::Sockets;
 use crate::supervise::tries::{FIRST, SLOWEST};
 use crate::supervise::wire::WorkerSpec;

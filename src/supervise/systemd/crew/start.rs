@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::model::{Listen, Ready, Socket};
+use crate::model::{Listen, Ready, Socket, chain};
 use crate::supervise::crew::Check;
 use crate::supervise::holder::Holder;
 use crate::supervise::launch::{self, Given};
 use crate::supervise::logs;
-use crate::supervise::record::chain;
 use crate::supervise::wire::WorkerSpec;
 use crate::supervise::{clock, surroundings};
 

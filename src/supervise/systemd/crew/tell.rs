@@ -1,10 +1,10 @@
 //! Tells a running process of another generation: its links first, then itself; then waits for what says that
 //! it has taken it.
 
+use crate::model::chain;
 use crate::supervise::crew::tell::{begin, link};
 use crate::supervise::crew::{Check, Telling, subject, watch};
 use crate::supervise::process;
-use crate::supervise::record::chain;
 use crate::supervise::tries::Done;
 
 use super::Crew;
