@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Sandbox, end, until};
+use common::{Sandbox, end, until, workers};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -204,6 +204,38 @@ fn a18_what_nobody_confirms_goes_back() {
     std::fs::write(&outcome, record.to_string()).unwrap();
     sandbox.start_manager();
     sandbox.wait("the way back", back);
+}
+
+#[test]
+fn a18_bringing_it_up_again_does_not_confirm_it() {
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let (one, two) = (push(&sandbox, "one", SLEEPERS), push(&sandbox, "two", SLEEPERS));
+    sandbox.run(&["activate", &one], 0);
+    let asked = sandbox.json(&["activate", &two, "--confirm-within", "10m"], 0);
+    let left = |sandbox: &Sandbox| {
+        let status = sandbox.status();
+        assert_eq!((status["current"].as_str(), status["last_good"].as_str()), (Some(&*two), Some(&*one)));
+        assert_eq!(workers(&status).len(), 2, "{status:#}");
+        status["unconfirmed"]["left_ms"].as_u64().unwrap_or_else(|| panic!("nothing waits: {status:#}"))
+    };
+    let before = left(&sandbox);
+    // not when everything has died ..
+    sandbox.kill_everything();
+    sandbox.start_manager();
+    assert!(left(&sandbox) < before, "the time goes on");
+    // .. nor when somebody has stopped it
+    sandbox.run(&["stop"], 0);
+    let started = sandbox.json(&["start"], 0);
+    assert_eq!(
+        (&started["verdict"], &started["stage"]),
+        (&"unconfirmed".into(), &"confirm".into()),
+        "{started:#}"
+    );
+    assert_eq!(started["confirm_by"], asked["confirm_by"], "{started:#}");
+    assert!(left(&sandbox) < before, "the time goes on");
+    assert_eq!(sandbox.json(&["confirm"], 0)["verdict"], "good");
+    assert_eq!(sandbox.status()["last_good"], two.as_str());
 }
 
 #[test]

@@ -386,11 +386,15 @@ impl Engine<'_> {
         changed: bool,
         steps: Vec<StepReport>,
     ) -> Result<Outcome, ManagerError> {
-        let confirm_by =
-            event.how.confirm_within_ms.filter(|_| verdict == Verdict::Unconfirmed).map(|within| BootTime {
+        let confirm_by = match (verdict, event.how.confirm_within_ms) {
+            (Verdict::Unconfirmed, Some(within)) => Some(BootTime {
                 boot: self.service.boot.clone(),
                 ms: clock::since_boot().saturating_add(within),
-            });
+            }),
+            // started again: the time goes on
+            (Verdict::Unconfirmed, None) => confirmation::open(&self.service.store)?.map(|open| open.by),
+            _ => None,
+        };
         Ok(Outcome {
             confirm_by,
             event: event.number,

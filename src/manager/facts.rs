@@ -210,11 +210,12 @@ pub(super) fn prepare(
         true => external::drifted(&target.external, &external::proven(store, wish.target)?),
         false => Vec::new(),
     };
+    let unconfirmed = confirmation::open(store)?.filter(|open| open.target == wish.target);
     // only an activation proves what is in force already
     let unproven = wish.request == Request::Activate
         && wish.current == Some(wish.target)
         && last_good != Some(wish.target)
-        && confirmation::open(store)?.is_none_or(|open| open.target != wish.target);
+        && unconfirmed.is_none();
     let mut facts = Facts {
         drifted,
         unproven,
@@ -234,7 +235,10 @@ pub(super) fn prepare(
             .map(|(_, group)| group.longest(group.grace_shutdown_time))
             .fold(standstill::grace(workers), Duration::max),
         group: wish.how.group.clone(),
-        confirm: wish.how.confirm_within_ms.is_some() && !wish.how.pointer_only,
+        confirm: match wish.request {
+            Request::Start => unconfirmed.is_some_and(|open| !open.tried),
+            _ => wish.how.confirm_within_ms.is_some() && !wish.how.pointer_only,
+        },
         loader,
         checks: pipeline.checks.iter().map(ToString::to_string).collect(),
         check_timeout: pipeline.check_timeout,
