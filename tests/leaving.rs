@@ -7,6 +7,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -373,4 +374,41 @@ fn w22_those_that_end_together_take_all_their_daemons_along() {
     });
     assert!(first.iter().all(|pid| process(*pid).is_none()), "{first:?}");
     assert_eq!(daemons().len(), 3, "one for each");
+}
+
+#[test]
+fn w22_whoever_is_in_a_container_where_the_same_path_is_another_one_is_left_alone() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can make a container");
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.start_manager();
+    let one = push(&sandbox, "one", PLAIN, "");
+    sandbox.run(&["activate", &one], 0);
+    let worker = sandbox.workers()["worker/1"];
+    let environment = std::fs::read_to_string(format!("/proc/{}/environ", worker.pid)).unwrap();
+    let run = environment.split('\0').find(|word| word.starts_with("POINTSMAN_RUN=")).unwrap();
+    let (inside, outside) = (mark(105), mark(106));
+    let root = sandbox.path("root");
+    std::fs::create_dir(&root).unwrap();
+    let container = format!(
+        "mount -t tmpfs none {0} && mkdir {0}/usr && mount --rbind /usr {0}/usr &&\n\
+         ln -s usr/bin usr/lib usr/lib64 {0} && exec chroot {0} env -i '{run}' /usr/bin/sleep {inside}",
+        root.display()
+    );
+    let mut container = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount", "sh", "-c", &container])
+        .spawn()
+        .unwrap();
+    let mut stray = Command::new("env").args(["-i", run, "sleep", &outside]).spawn().unwrap();
+    until("both", || (marked(&inside).len(), marked(&outside).len()) == (1, 1));
+    signal_to(worker.pid, Signal::KILL);
+    stray.wait().unwrap();
+    sandbox.wait("another one", |status| {
+        common::workers(status).get("worker/1").is_some_and(|process| *process != worker)
+    });
+    assert_eq!(marked(&inside).len(), 1, "it is none of ours");
+    container.kill().unwrap();
+    container.wait().unwrap();
 }

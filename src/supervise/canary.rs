@@ -14,13 +14,13 @@ use crate::model::{Address, Command, HttpUrl, Listen, Network, Probe, Ready, Soc
 
 use super::exec::{Network as Where, Start};
 use super::launch::{self, Given};
-use super::oneshot::{self, Cancel, Scratch};
+use super::oneshot::{Cancel, Scratch};
 use super::output::Output;
 use super::process::{self, Ended};
 use super::readiness::{self, FileMark, NotifySocket};
 use super::spawn::Spawned;
 use super::wire::{Launch, WorkerSpec};
-use super::{clock, http, sockets, spawn, surroundings};
+use super::{clock, http, sockets, spawn, strays, surroundings};
 
 /// How long a canary that has passed may finish what it does, at most: nobody but its probe has asked it.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ pub fn run(canary: &Canary, program: &Path, cancel: &Cancel) -> Result<(), Canar
         trial.finish(result.is_ok());
         result
     });
-    if let Err(error) = oneshot::kill_strays(&[scratch.path()]) {
+    if let Err(error) = strays::kill(&[scratch.path()]) {
         tracing::warn!("what the canary had started may live on: {}", crate::model::chain(&error));
     }
     result

@@ -23,7 +23,7 @@ use super::record::Record;
 use super::slots::{Act, Role, Table, Worker};
 use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;
-use super::{clock, memory, oneshot, spawn, surroundings};
+use super::{clock, memory, spawn, strays, surroundings};
 
 mod closing;
 mod heard;
@@ -483,7 +483,7 @@ impl Crew {
         if directories.is_empty() {
             return;
         }
-        if let Err(error) = oneshot::kill_strays(&directories) {
+        if let Err(error) = strays::kill(&directories) {
             tracing::warn!(error = chain(&error), "what they had started may live on");
         }
     }

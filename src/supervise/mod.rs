@@ -45,6 +45,7 @@ mod service_manager;
 mod slots;
 mod sockets;
 mod spawn;
+mod strays;
 mod systemd;
 mod tries;
 mod unit;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
-use rustix::process::{PidfdFlags, Signal};
 
 use crate::fsx::{Dir, FsError, Lock};
 
@@ -18,7 +17,7 @@ use super::output::Output;
 use super::probe::Subject;
 use super::process::{self, Ended};
 use super::wire::Launch;
-use super::{clock, memory, spawn, surroundings};
+use super::{clock, memory, spawn, strays, surroundings};
 
 /// A command to run to its end.
 #[derive(Clone, Debug)]
@@ -231,38 +230,8 @@ fn sweep_in(parent: &Dir) -> Result<(), FsError> {
         let Some(name) = name.to_str().filter(|name| name.starts_with('x')) else { continue };
         let path = parent.path().join(name);
         if Lock::try_dir(&path).is_ok_and(|lock| lock.is_some()) {
-            kill_strays(&[&path])?;
+            strays::kill(&[&path])?;
             let _ = parent.remove_tree(name);
-        }
-    }
-    Ok(())
-}
-
-/// Kills every process that was given one of `runs`: known by its environment, since the number of the process
-/// group may be somebody else's by now. Looks at every process of the machine, for all of `runs` at once.
-pub(super) fn kill_strays(runs: &[impl AsRef<Path>]) -> Result<(), FsError> {
-    let names = [b"POINTSMAN_RUN=".as_slice(), b"POINTSMAN_SCRATCH="];
-    let marked = |run: &Path| names.map(|name| [name, run.as_os_str().as_encoded_bytes()].concat());
-    let marks: Vec<Vec<u8>> = runs.iter().flat_map(|run| marked(run.as_ref())).collect();
-    let processes = Dir::open(Path::new("/proc"))?;
-    // one may start another while we look
-    for _ in 0..10 {
-        let mut found = false;
-        for name in processes.names()? {
-            let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
-            let Some(number) = pid.and_then(process::number) else { continue };
-            let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { continue };
-            let environment = crate::fsx::read_path(&Path::new("/proc").join(&name).join("environ"), 8 << 20);
-            if environment.is_ok_and(|bytes| {
-                bytes.split(|&byte| byte == 0).any(|word| marks.iter().any(|mark| *word == **mark))
-            }) {
-                tracing::warn!(?pid, "a stray is killed");
-                process::signal(&pidfd, Signal::KILL);
-                found = true;
-            }
-        }
-        if !found {
-            break;
         }
     }
     Ok(())
