@@ -9,8 +9,8 @@ use crate::model::{
     GenerationId, How, Outcome, Request, StepReport, StepResult, TakeOver, Verdict, duration,
 };
 
-use super::args::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
 use super::exit::{Exit, Failure, of_verdict};
+use super::flags::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
 use super::inspect::resolve;
 use super::output::{Colour, Output, first_line};
 use super::place::Environment;
