@@ -88,6 +88,59 @@ fn a15_a_stale_expectation_is_refused() {
     sandbox.error(&["activate", &three, "--if-current", "nosuch"], 3);
 }
 
+/// Spoils a file of a generation.
+fn spoil(sandbox: &Sandbox, id: &str, file: &str) {
+    let path = sandbox.path(&format!("store/generations/{id}/tree/{file}"));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(path, "rotten").unwrap();
+}
+
+#[test]
+fn a15_what_the_caller_insists_on_is_looked_at_before_the_target() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (push(&sandbox, "one", ""), push(&sandbox, "two", ""));
+    sandbox.run(&["activate", &one], 0);
+    spoil(&sandbox, &two, "name");
+    let events = || sandbox.json(&["history"], 0)["events"].as_array().unwrap().len();
+    let stale = sandbox.json(&["activate", &two, "--if-current", &two], 7);
+    assert!(stale["reason"].as_str().unwrap().contains("is not in force any more"), "{stale}");
+    assert_eq!(stale.get("damaged"), None);
+    assert!(
+        sandbox.error(&["activate", &two, "--if-current", &two, "--dry-run"], 7).contains("not in force")
+    );
+    sandbox.run(&["freeze"], 0);
+    assert!(sandbox.json(&["activate", &two], 7)["reason"].as_str().unwrap().contains("frozen"));
+    sandbox.run(&["thaw"], 0);
+    let damaged = sandbox.json(&["activate", &two, "--if-current", &one], 4);
+    assert_eq!((damaged["verdict"].as_str(), &damaged["damaged"]), (Some("refused"), &true.into()));
+    assert!(damaged["reason"].as_str().unwrap().contains("tree/name"), "{damaged}");
+    assert_eq!((sandbox.current(), events()), (Some(one), 4));
+}
+
+#[test]
+fn a6_a_damaged_generation_in_force_is_named_though_nothing_is_to_be_done() {
+    let mut sandbox = Sandbox::new();
+    let (one, two) = (push(&sandbox, "one", SLEEPERS), push(&sandbox, "two", SLEEPERS));
+    sandbox.start_manager();
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", &two], 0);
+    let before = sandbox.workers();
+    assert_eq!(sandbox.json(&["activate", "@"], 0)["verdict"], "unchanged");
+    spoil(&sandbox, &two, "name");
+    for args in [&["activate", "@"][..], &["activate", "@", "--pointer-only"], &["rollback", "@"]] {
+        let refused = sandbox.json(args, 4);
+        assert_eq!((refused["verdict"].as_str(), &refused["damaged"]), (Some("refused"), &true.into()));
+        assert!(refused["reason"].as_str().unwrap().contains("tree/name"), "{refused}");
+        assert_eq!((&refused["serving"], &refused["changed"]), (&two.as_str().into(), &false.into()));
+    }
+    let text = sandbox.error(&["activate", "@"], 4);
+    assert!(text.contains("refused") && text.contains("push the same content again"), "{text}");
+    assert_eq!((sandbox.workers(), sandbox.current()), (before, Some(two)));
+    // what is pushed again is whole again
+    sandbox.run(&["push", "two"], 0);
+    assert_eq!(sandbox.json(&["activate", "@"], 0)["verdict"], "unchanged");
+}
+
 #[test]
 fn a16_what_is_left_to_the_manager_is_accepted_only_where_one_runs() {
     let mut sandbox = Sandbox::new();

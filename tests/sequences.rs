@@ -192,8 +192,8 @@ impl World {
 
     fn go(&mut self, id: &str, command: &[&str], back: bool) {
         let expected = match () {
-            () if self.model.current.as_deref() == Some(id) => ("unchanged", 0),
             () if self.is_damaged(id) => ("refused", 4),
+            () if self.model.current.as_deref() == Some(id) => ("unchanged", 0),
             () if !back && self.model.rejected.contains(id) => ("refused", 7),
             () => ("good", 0),
         };

@@ -121,6 +121,7 @@ fn outcome(event: &Event, verdict: Verdict) -> Outcome {
         changed: true,
         stage: Stage::Swing,
         reason: "test".into(),
+        damaged: false,
         target: event.target,
         serving: Some(event.target),
         loaded: None,

@@ -314,10 +314,12 @@ fn u6_install_beneath_another_root_says_what_it_does_and_takes_it_back() {
         let output = std::process::Command::new("find").args([destdir, "-type", "f"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap().lines().count()
     };
-    assert_eq!(install(&["--dry-run"]).matches("would write").count(), 4);
+    assert_eq!(install(&["--dry-run"]).matches("would write").count(), 7);
     assert_eq!(files(), 0);
     install(&["--prefix", "/opt/pointsman"]);
-    assert_eq!(files(), 4);
+    assert_eq!(files(), 7);
+    let completion = format!("{destdir}/opt/pointsman/share/bash-completion/completions/pointsman");
+    assert!(std::fs::read_to_string(completion).unwrap().contains("complete -F _pointsman "));
     for unit in ["pointsman@", "pointsman-supervisor@", "pointsman-holder@"] {
         let path = format!("{destdir}/etc/systemd/system/{unit}.service");
         let text = std::fs::read_to_string(path).unwrap();

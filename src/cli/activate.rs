@@ -8,10 +8,9 @@ use crate::manager::{
 use crate::model::{
     GenerationId, How, Outcome, Request, StepReport, StepResult, TakeOver, Verdict, chain, duration,
 };
-use crate::store::Kind;
 
-use super::args::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
 use super::exit::{Exit, Failure, of_verdict};
+use super::flags::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
 use super::inspect::resolve;
 use super::output::{Colour, Output, first_line};
 use super::place::Environment;
@@ -168,8 +167,7 @@ fn carry_out(
         }
     })?;
     let exit = match outcome.verdict {
-        // what makes a damaged store a refusal is the damage
-        Verdict::Refused if is_damaged(service, target) => Exit::Damaged,
+        Verdict::Refused if outcome.damaged => Exit::Damaged,
         verdict => of_verdict(verdict),
     };
     print_outcome(&outcome, exit, output);
@@ -215,10 +213,6 @@ fn step_line(report: &StepReport, output: &Output) -> String {
     let why = if report.result == StepResult::Failed { "" } else { first_line(&report.why) };
     let line = format!("  {} {:<12} {time:>8}  {why}", output.paint(colour, mark), report.step);
     line.trim_end().to_owned()
-}
-
-fn is_damaged(service: &Service, id: GenerationId) -> bool {
-    service.store.check_intact(id).is_err_and(|error| error.kind() == Kind::Damaged)
 }
 
 /// Prints the verdict: the result where all is done as asked, else what went wrong.

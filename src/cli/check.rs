@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::fsx;
 use crate::manager::{CheckTarget, ManagerError, Service, check};
 
-use super::args::CheckFlags;
 use super::exit::{Exit, Failure, of_push};
+use super::flags::CheckFlags;
 use super::inspect::resolve;
 use super::output::{Colour, Output};
 

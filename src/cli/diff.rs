@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::manager::{ContentDiff, FileDiff, Service, Side, diff};
 use crate::store::Source;
 
-use super::args::DiffFlags;
 use super::exit::{Exit, Failure};
+use super::flags::DiffFlags;
 use super::inspect::resolve;
 use super::output::{Colour, Output};
 use super::place::Environment;

@@ -9,6 +9,7 @@ use crate::store::StoreError;
 use crate::supervise;
 
 use super::exit::{Exit, Failure};
+use super::flags::ExecFlags;
 use super::inspect::resolve;
 use super::place::Environment;
 
@@ -25,8 +26,17 @@ fn lease(reference: &str, service: &Service) -> Result<(GenerationId, Lock), Fai
     }
 }
 
+/// Becomes the command. Returns only on failure.
+pub(super) fn run(flags: &ExecFlags, service: &Service, environment: &Environment) -> Result<Exit, Failure> {
+    let ExecFlags { reference, stage, command } = flags;
+    match stage {
+        None => run_plain(reference, command, service),
+        Some(stage) => run_as(stage, reference, command, service, environment),
+    }
+}
+
 /// Becomes the command, which reads all its files from one generation. Returns only on failure.
-pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Result<Exit, Failure> {
+fn run_plain(reference: &str, command: &[String], service: &Service) -> Result<Exit, Failure> {
     let (id, lease) = lease(reference, service)?;
     let config = service.store.tree_path(id);
     let mount =
@@ -41,7 +51,7 @@ pub(super) fn run(reference: &str, command: &[String], service: &Service) -> Res
 
 /// Becomes the command in the place of a worker of the group `stage`, or of a check: with its user, environment and
 /// directory, on the terminal of whoever asks. Returns only on failure.
-pub(super) fn run_as(
+fn run_as(
     stage: &str,
     reference: &str,
     command: &[String],

@@ -10,8 +10,8 @@ use crate::manager::Service;
 use crate::model::GenerationId;
 use crate::store::Exported;
 
-use super::args::ExportFlags;
 use super::exit::{Exit, Failure};
+use super::flags::ExportFlags;
 use super::inspect::resolve;
 use super::output::{Output, count};
 use super::progress;

@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::manager::{Service, clock};
 use crate::model::Veto;
 
-use super::args::FreezeFlags;
 use super::exit::{Exit, Failure};
+use super::flags::FreezeFlags;
 use super::output::Output;
 use super::place::Environment;
 

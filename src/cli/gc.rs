@@ -8,8 +8,8 @@ use crate::manager::{Service, collect, purge};
 use crate::model::{GenerationId, LoadedKey};
 use crate::store::{Collected, Freed, GcProgress, Purged, Reason, Stays};
 
-use super::args::GcFlags;
 use super::exit::{Exit, Failure};
+use super::flags::GcFlags;
 use super::inspect::resolve;
 use super::output::{Output, count};
 use super::progress;

@@ -7,8 +7,8 @@ use crate::manager::{Place, Service};
 use crate::model::HostPipeline;
 use crate::store::Store;
 
-use super::args::InitFlags;
 use super::exit::{Exit, Failure};
+use super::flags::InitFlags;
 use super::output::Output;
 use super::place::flags_of;
 

@@ -2,8 +2,8 @@
 
 use crate::manager::{LogPiece, LogQuery, Service, follow_logs, logs};
 
-use super::args::LogFlags;
 use super::exit::{Exit, Failure};
+use super::flags::LogFlags;
 use super::output::Output;
 
 /// How many lines of each output `-f` begins with.

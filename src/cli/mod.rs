@@ -3,11 +3,13 @@
 mod activate;
 mod args;
 mod check;
+mod completions;
 mod daemons;
 mod diff;
 mod exec;
 mod exit;
 mod export;
+mod flags;
 mod freeze;
 mod gc;
 mod import;
@@ -102,14 +104,12 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Tag(flags) => tag::run(&flags, &open()?, output),
         Command::Export(flags) => export::run(&flags, &open()?, output),
         Command::Import { source } => import::run(&source, &open()?, output),
-        Command::Exec { reference, stage: None, command } => exec::run(&reference, &command, &open()?),
-        Command::Exec { reference, stage: Some(stage), command } => {
-            exec::run_as(&stage, &reference, &command, &open()?, environment)
-        }
+        Command::Exec(flags) => exec::run(&flags, &open()?, environment),
         Command::Logs(flags) => logs::run(&flags, &open()?, output),
         Command::Signal(flags) => signal::run(&flags, &open()?, output),
         Command::Manager => daemons::manager(&open()?),
         Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),
+        Command::Completions(flags) => completions::run(&flags, output),
         Command::ExecSpec { .. } => unreachable!("it has become another program"),
         Command::AwaitReady { task, pid } => daemons::await_ready(&task, pid),
         Command::Get { url } => daemons::get(&url),

@@ -7,8 +7,8 @@ use crate::manager::{PIPELINE_FILE, PipelineSource, Service, clock};
 use crate::model::{KeyValue, Metadata, PushRecord, Tag};
 use crate::store::{PushOptions, Pushed, Source};
 
-use super::args::PushFlags;
 use super::exit::{Exit, Failure, of_push};
+use super::flags::PushFlags;
 use super::output::Output;
 use super::place::Environment;
 use super::progress::ProgressLine;

@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::manager::{Service, running_workers};
 use crate::supervise::{self, WorkerReport};
 
-use super::args::SignalFlags;
 use super::exit::{Exit, Failure};
+use super::flags::SignalFlags;
 use super::inspect::resolve;
 use super::output::{Output, first_line};
 

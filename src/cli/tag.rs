@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::manager::Service;
 use crate::model::Tag;
 
-use super::args::TagFlags;
 use super::exit::{Exit, Failure};
+use super::flags::TagFlags;
 use super::inspect::resolve;
 use super::output::Output;
 

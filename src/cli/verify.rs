@@ -9,8 +9,8 @@ use crate::manager::Service;
 use crate::model::GenerationId;
 use crate::store::{Damage, Pieces, Repair, Repaired, Source};
 
-use super::args::VerifyFlags;
 use super::exit::{Exit, Failure};
+use super::flags::VerifyFlags;
 use super::inspect::resolve;
 use super::output::Output;
 use super::place::Environment;

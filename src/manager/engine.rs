@@ -20,7 +20,7 @@ use crate::supervise::{WorkerReport, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
 use super::launch::Launchable;
-use super::objection::objection;
+use super::objection::{flaw, is_damaged, objection};
 use super::outside::{InFlight, Inbound, Outside, swing_back};
 use super::run::{Run, can_be_preempted};
 use super::service::Standing;
@@ -201,8 +201,7 @@ impl Engine<'_> {
             }
             // nothing can be planned, so nothing has been done
             (Err(error), Recovery::Run | Recovery::Fail { .. }) => {
-                let why = chain(&error);
-                return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
+                return self.refuse(event, chain(&error));
             }
             (Err(error), Recovery::Finish { from }) => {
                 let why = format!("interrupted, and cannot be finished: {}", chain(&error));
@@ -217,6 +216,13 @@ impl Engine<'_> {
             }
         };
         let plan = prepared.plan.clone();
+        // what is in force already and asked for again is looked at as if it were not
+        if plan.is_empty()
+            && matches!(event.request, Request::Activate | Request::Rollback)
+            && let Some(flaw) = flaw(self.service, event.target)
+        {
+            return self.refuse(event, chain(&flaw));
+        }
         if plan.starts_programs() || !matches!(recovery, Recovery::Run) {
             // what a program was started for is known after a power cut; else the swing's mark is early enough
             self.writer.flush_marks(event.number)?;
@@ -377,6 +383,12 @@ impl Engine<'_> {
         self.write(&self.outcome(event, verdict, stage, reason, false, Vec::new())?)
     }
 
+    /// Refuses what was looked at and found wanting: it says so where that is damage.
+    fn refuse(&self, event: &Event, why: String) -> Result<(), ManagerError> {
+        let outcome = self.outcome(event, Verdict::Refused, Stage::Preflight, why, false, Vec::new())?;
+        self.write(&Outcome { damaged: is_damaged(self.service, event.target), ..outcome })
+    }
+
     pub(super) fn outcome(
         &self,
         event: &Event,
@@ -403,6 +415,7 @@ impl Engine<'_> {
             changed,
             stage,
             reason,
+            damaged: false,
             target: event.target,
             serving: self.service.standing()?.current,
             loaded: None,

@@ -8,6 +8,7 @@ use crate::model::{Event, GenerationId, Mark, Request, Stage, StepReport, StepRe
 
 use super::engine::{Engine, Progress};
 use super::external::proves;
+use super::objection::is_damaged;
 use super::outside::{Inbound, Outside};
 use super::watchdog::mended;
 use super::{ManagerError, clock};
@@ -239,6 +240,7 @@ impl<'e, 'a> Run<'e, 'a> {
         };
         let steps = std::mem::take(&mut self.steps);
         let mut outcome = self.engine.outcome(self.event, verdict, stage, reason, changed, steps)?;
+        outcome.damaged = verdict == Verdict::Refused && is_damaged(self.engine.service, self.event.target);
         let target = &self.outside.prepared.target;
         // the workers that were left alone may run with what was before
         if proves(verdict) && self.event.how.group.is_none() && self.event.how.repair.is_none() {

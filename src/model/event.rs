@@ -307,6 +307,9 @@ pub struct Outcome {
     pub stage: Stage,
     /// why it ended so; with the end of the output where a program failed
     pub reason: String,
+    /// refused because the target is damaged
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
     /// what was asked for
     pub target: GenerationId,
     /// what `current` names now
