@@ -112,7 +112,7 @@ impl Crew {
 }
 
 /// A limit as the pipeline has it, and what became of it.
-pub(super) fn limit(limit: Duration, waited: Duration) -> String {
+pub(in crate::supervise) fn limit(limit: Duration, waited: Duration) -> String {
     // the two are taken from the clock one after the other
     if waited < limit + Duration::from_millis(100) {
         return format!("{limit:?}");

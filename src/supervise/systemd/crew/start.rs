@@ -16,7 +16,7 @@ use crate::supervise::{clock, surroundings};
 use super::super::own::{Own, Wanted};
 use super::super::ready::Task;
 use super::super::unit::{self, Files};
-use super::{Crew, FILES, Live, PATIENCE, length};
+use super::{Crew, FILES, Live, PATIENCE, latest, length};
 
 impl Crew {
     pub(super) fn start(&mut self, n: u64) -> Result<(), String> {
@@ -50,7 +50,8 @@ impl Crew {
         }
         tracing::info!(slot = %spec.slot, unit, generation = spec.generation.short(), "started");
         let (check, since) = (Check::None, clock::now());
-        let live = Live { unit, since, check, telling: None, fell: None, found: false };
+        let latest = self.table.worker(n).and_then(latest);
+        let live = Live { unit, since, latest, check, telling: None, fell: None, found: false };
         self.live.insert(n, live);
         Ok(())
     }
@@ -125,6 +126,10 @@ impl Crew {
         // that is the unit's
         start.settings = start.settings.without_memory();
         start.sockets = 0;
+        if let Some(watchdog) = spec.watchdog {
+            start.env.insert("WATCHDOG_USEC".to_owned(), watchdog.as_micros().to_string());
+            start.watchdog_pid = true;
+        }
         start.own = Some(Own {
             once: first.then(|| path("once")),
             directory: directory.clone(),
@@ -133,7 +138,7 @@ impl Crew {
             note: path("note"),
             run: self.run.path().to_owned(),
             sockets,
-            notifies: spec.ready == Ready::Notify,
+            talks: spec.talks(),
         });
         let task = Task {
             spec: spec.clone(),
