@@ -68,11 +68,13 @@ impl Crew {
         let mut refused = None;
         let holder = loop {
             match Holder::connect(&self.run) {
-                Ok(holder) => break holder,
-                Err(error) if clock::until(deadline).is_zero() => {
-                    let why = refused.unwrap_or_else(|| error.to_string());
-                    return Err(format!("nobody keeps the sockets: {why}"));
+                // one that ends just now may still be connected to
+                Ok(holder) if holder.list().is_ok() => break holder,
+                other if clock::until(deadline).is_zero() => {
+                    let error = other.err().map_or("it ends again and again".to_owned(), |e| e.to_string());
+                    return Err(format!("nobody keeps the sockets: {}", refused.unwrap_or(error)));
                 }
+                Ok(_) => std::thread::sleep(Duration::from_millis(10)),
                 Err(_) => {
                     // refused where it is there already, on its way up or down
                     let _ = self.bus.forget(&unit);
