@@ -115,9 +115,22 @@ impl Crew {
 
     /// What it says of itself.
     fn listen(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
-        let Some(worker) = self.table.worker_mut(n) else { return Ok(()) };
+        let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker_mut(n)) else {
+            return Ok(());
+        };
+        let told = if worker.spec.talks() { live.telling.as_mut() } else { None };
+        let mut is_over = false;
+        if let Some(Check::Message(reload)) = told.map(|telling| &mut telling.check) {
+            // before what it does now: it may have done two things since
+            let changed: u64 = self.bus.unit_property(listed, "StateChangeTimestampMonotonic")?;
+            let reloading = self.bus.unit_property::<String>(listed, "ActiveState")? == "reloading";
+            is_over = reload.is_over(reloading, changed);
+        }
         if worker.spec.talks() {
             (worker.note, worker.reloading) = words(&self.bus, listed)?;
+        }
+        if is_over {
+            self.has_taken(n, Ok(()));
         }
         Ok(())
     }
@@ -194,11 +207,9 @@ impl Crew {
     fn what(&self, n: u64, listed: &Listed) -> Result<String, BusError> {
         let Some(worker) = self.table.worker(n) else { return Ok(String::new()) };
         let what = self.end_of(n, worker, listed)?;
-        // of one that was there and is not any more nobody knows
-        let said = match worker.spec.talks() && listed.active != "inactive" {
-            true => said(&self.bus, listed)?,
-            false => worker.note.clone(),
-        };
+        let now = if worker.spec.talks() { said(&self.bus, listed)? } else { String::new() };
+        // one that is down may say nothing any more
+        let said = if now.is_empty() { worker.note.clone() } else { now };
         Ok(if said.is_empty() { what } else { format!("{what}; it said last: {said}") })
     }
 
