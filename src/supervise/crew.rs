@@ -26,7 +26,7 @@ use super::wire::WorkerSpec;
 use super::{clock, memory, spawn, strays, surroundings};
 
 mod closing;
-mod heard;
+pub(super) mod heard;
 mod taking;
 pub(super) mod tell;
 

@@ -214,7 +214,7 @@ fn prepare(fd: RawFd, notify: Option<&OsStr>) -> Result<(Start, Vec<FdMapping>),
         Some(own) => {
             let mut fetched = own.prepare(&start.settings)?;
             start.env.extend(fetched.told.take());
-            let notify = notify.filter(|_| own.notifies).and_then(OsStr::to_str);
+            let notify = notify.filter(|_| own.talks).and_then(OsStr::to_str);
             start.env.extend(notify.map(|socket| ("NOTIFY_SOCKET".to_owned(), socket.to_owned())));
             fetched
         }

@@ -131,7 +131,7 @@ fn parse(sender: u32, bytes: &[u8]) -> Message {
 }
 
 /// At most 200 characters of `text`, none of which moves a cursor.
-fn written_out(text: &str) -> String {
+pub(super) fn written_out(text: &str) -> String {
     let escaped = text.chars().flat_map(|c| {
         let (plain, escaped) =
             if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };

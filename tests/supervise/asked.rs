@@ -28,7 +28,8 @@ fn w15_a_worker_is_ready_when_it_answers() {
 
     let mut spec = stage.spec(2, "exec sleep 1000");
     spec.launch.env = [("COLOUR".to_owned(), "green".to_owned())].into();
-    let script = "env > {config}/seen; ls /proc/self/fd > {config}/fds; echo $0 > {config}/words";
+    // it is asked again while this is read
+    let script = "env > {config}/new; mv {config}/new {config}/seen; ls /proc/self/fd > {config}/fds; echo $0 > {config}/words";
     spec.ready = command(script);
     let process = stage.ready(2, &spec);
     let seen = fs::read_to_string(spec.launch.config.join("seen")).unwrap();

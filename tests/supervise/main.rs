@@ -65,6 +65,10 @@ fn w2_a_worker_is_given_a_clean_environment_and_no_descriptor_of_ours() {
     assert!(!log.contains("CARGO"), "{log}");
     let sockets: Vec<&str> = log.lines().filter(|line| line.contains("-> socket:")).collect();
     assert!(matches!(sockets[..], [one] if one.contains("/fd/3 ")), "{log}");
+    // a shell that redirects has one more for a moment
+    until("it sleeps", || {
+        fs::read(format!("/proc/{pid}/cmdline")).unwrap().starts_with(b"sleep").then_some(())
+    });
     for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
         let number: u32 = fd.as_ref().unwrap().file_name().to_str().unwrap().parse().unwrap();
         let target = fs::read_link(fd.unwrap().path()).unwrap();

@@ -24,6 +24,21 @@ impl Reload {
     pub(super) fn told(reloading: bool) -> Reload {
         Reload { told: clock::monotonic_usec(), stale: reloading }
     }
+
+    /// Where only states are seen: whether a reload that has begun since it was told is over. `reloading`: it does, since
+    /// `changed` or a later time; else it has not since `changed`.
+    pub(in crate::supervise) fn is_over(&mut self, reloading: bool, changed: u64) -> bool {
+        if changed <= self.told {
+            return false;
+        }
+        match (reloading, self.stale) {
+            (true, _) => self.stale = false,
+            // that was the end of the one before
+            (false, true) => (self.told, self.stale) = (changed, false),
+            (false, false) => return true,
+        }
+        false
+    }
 }
 
 impl Crew {
@@ -112,10 +127,29 @@ impl Crew {
 }
 
 /// A limit as the pipeline has it, and what became of it.
-pub(super) fn limit(limit: Duration, waited: Duration) -> String {
+pub(in crate::supervise) fn limit(limit: Duration, waited: Duration) -> String {
     // the two are taken from the clock one after the other
     if waited < limit + Duration::from_millis(100) {
         return format!("{limit:?}");
     }
     format!("{} ms, to which it had {limit:?} put off", waited.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reload;
+
+    #[test]
+    fn w40_a_reload_is_over_when_one_that_began_since_has_ended() {
+        let mut plain = Reload { told: 10, stale: false };
+        assert!(!plain.is_over(false, 9) && !plain.is_over(true, 11) && plain.is_over(false, 12));
+        // both changes at once
+        assert!(Reload { told: 10, stale: false }.is_over(false, 12));
+        let mut stale = Reload { told: 10, stale: true };
+        assert!(!stale.is_over(true, 9) && !stale.is_over(false, 11) && !stale.is_over(false, 11));
+        assert!(!stale.is_over(true, 12) && stale.is_over(false, 13));
+        // the end of the one before was not seen
+        let mut stale = Reload { told: 10, stale: true };
+        assert!(!stale.is_over(true, 12) && stale.is_over(false, 13));
+    }
 }

@@ -15,6 +15,7 @@ const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// A manager that does not answer within this time is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -200,9 +201,24 @@ impl Bus {
     where
         T: TryFrom<OwnedValue>,
     {
+        self.property_of(unit, SERVICE, name)
+    }
+
+    /// A property that every unit has.
+    pub(super) fn unit_property<T>(&self, unit: &Listed, name: &str) -> Result<T, BusError>
+    where
+        T: TryFrom<OwnedValue>,
+    {
+        self.property_of(unit, UNIT, name)
+    }
+
+    fn property_of<T>(&self, unit: &Listed, interface: &str, name: &str) -> Result<T, BusError>
+    where
+        T: TryFrom<OwnedValue>,
+    {
         let path: ObjectPath<'_> = unit.path.as_ref();
         let answer =
-            self.connection.call_method(Some(NAME), path, Some(PROPERTIES), "Get", &(SERVICE, name))?;
+            self.connection.call_method(Some(NAME), path, Some(PROPERTIES), "Get", &(interface, name))?;
         let value: OwnedValue = answer.body().deserialize().map_err(BusError::from)?;
         T::try_from(value).map_err(|_| BusError(format!("{}: {name} is of another type", unit.name)))
     }

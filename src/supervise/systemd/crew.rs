@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::fsx::{Dir, FsError, Meta};
 use crate::model::{Slot, chain};
 use crate::supervise::clock;
-use crate::supervise::crew::{Check, TAIL, Telling, subject, watch};
+use crate::supervise::crew::{Check, TAIL, Telling, heard, subject, watch};
 use crate::supervise::holder::Holder;
 use crate::supervise::logs::{self, Logs};
 use crate::supervise::news::Bulletin;
@@ -59,6 +59,8 @@ pub(super) struct Crew {
 struct Live {
     unit: String,
     since: Instant,
+    /// as far as it can have put off that it gets ready or ends
+    latest: Option<Instant>,
     check: Check,
     telling: Option<Telling>,
     /// when the process had started whose end was told last, in systemd's words
@@ -139,7 +141,8 @@ impl Crew {
                 continue;
             }
             let check = watch(worker);
-            let live = Live { unit, since: clock::now(), check, telling: None, fell: None, found: true };
+            let (since, latest) = (clock::now(), latest(worker));
+            let live = Live { unit, since, latest, check, telling: None, fell: None, found: true };
             self.live.insert(n, live);
             match role {
                 Role::Leaving if kill => acts.push(Act::Kill(n)),
@@ -281,7 +284,8 @@ impl Crew {
         let checks = self.live.values().filter_map(|live| live.check.next());
         let told = self.live.values().filter_map(|live| live.telling.as_ref());
         let told = told.flat_map(|telling| telling.check.next().into_iter().chain([telling.deadline]));
-        checks.chain(told).chain(self.restarts.values().copied()).chain(self.logs.next()).min()
+        let latest = self.live.values().filter_map(|live| live.latest);
+        checks.chain(told).chain(latest).chain(self.restarts.values().copied()).chain(self.logs.next()).min()
     }
 
     /// Does what is due.
@@ -297,6 +301,7 @@ impl Crew {
             }
         }
         self.logs.on_time();
+        self.on_latest();
         self.on_time_to_tell();
         let due = |at: &Instant| clock::until(*at).is_zero();
         let due: Vec<Slot> =
@@ -335,6 +340,7 @@ impl Crew {
         if !worker.told {
             (worker.told, worker.left) = (true, process::uptime());
         }
+        live.latest = latest(worker);
         tracing::info!(slot = %worker.spec.slot, unit = live.unit, ?grace, "drains");
         let unit = live.unit.clone();
         if grace.is_zero() {
@@ -345,9 +351,28 @@ impl Crew {
         }
     }
 
+    /// Ends who has asked for more time than there is.
+    fn on_latest(&mut self) {
+        let is_due = |at: Instant| clock::until(at).is_zero();
+        let due = self.live.iter().filter(|(_, live)| live.latest.is_some_and(is_due)).map(|(n, _)| *n);
+        for n in due.collect::<Vec<u64>>() {
+            let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) else { continue };
+            live.latest = None;
+            match worker.role {
+                Role::Leaving => self.kill(n),
+                Role::Candidate => {
+                    let limit = heard::limit(worker.spec.start_timeout, clock::now() - live.since);
+                    let acts = self.table.condemn(n, format!("was not ready within {limit}"));
+                    self.carry_out(acts);
+                }
+                Role::Accepted | Role::Staying => {}
+            }
+        }
+    }
+
     fn kill(&mut self, n: u64) {
         let Some(live) = self.live.get_mut(&n) else { return };
-        (live.check, live.telling) = (Check::None, None);
+        (live.check, live.telling, live.latest) = (Check::None, None, None);
         let unit = live.unit.clone();
         self.end(&unit);
     }
@@ -381,6 +406,16 @@ impl Crew {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
     }
+}
+
+/// Until when `worker` is waited for, from now on, where it may ask for more time.
+fn latest(worker: &Worker) -> Option<Instant> {
+    let limit = match worker.role {
+        Role::Candidate => worker.spec.start_timeout,
+        Role::Leaving => worker.spec.grace_shutdown_time,
+        Role::Accepted | Role::Staying => return None,
+    };
+    worker.spec.talks().then(|| clock::after(worker.spec.longest(limit)))
 }
 
 fn with_tail(log: &Path, what: String, from: u64) -> String {

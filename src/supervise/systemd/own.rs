@@ -40,8 +40,8 @@ pub(in crate::supervise) struct Own {
     pub(super) run: PathBuf,
     /// which
     pub(super) sockets: Wanted,
-    /// it says itself that it is ready
-    pub(in crate::supervise) notifies: bool,
+    /// it is told where it may say how it is
+    pub(in crate::supervise) talks: bool,
 }
 
 /// What a process notes before it becomes its program.

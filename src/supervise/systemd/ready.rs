@@ -108,7 +108,20 @@ impl Task {
         if process::ended(pidfd) {
             return Err(None);
         }
-        self.take(pid, pidfd).map_err(Some)
+        self.take(pid, pidfd).map_err(Some)?;
+        self.mind();
+        Ok(())
+    }
+
+    /// From now on it may not be silent. Where systemd knows that it is ready by another word than ours, it does so by
+    /// itself: before, nobody has to speak.
+    fn mind(&self) {
+        if let Some(watchdog) = self.spec.watchdog.filter(|_| self.spec.ready != Ready::Notify) {
+            let word = format!("WATCHDOG_USEC={}", watchdog.as_micros());
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Custom(&word)]) {
+                tracing::warn!(%error, "its watchdog is not minded");
+            }
+        }
     }
 
     /// What process `pid` has noted, once it has.

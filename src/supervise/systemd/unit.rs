@@ -127,7 +127,7 @@ pub(super) fn worker(spec: &WorkerSpec, files: &Files<'_>, holder: &str, version
     let mut all: Vec<Property> = vec![
         ("Description", Value::from(description)),
         ("Type", Value::from(if notifies { "notify" } else { "exec" })),
-        ("NotifyAccess", Value::from(if notifies { "all" } else { "none" })),
+        ("NotifyAccess", Value::from(if spec.talks() { "all" } else { "none" })),
         ("ExecStart", command(&[&program, "__exec", "0"])),
         ("StandardInputFile", Value::from(files.start.display().to_string())),
         (
@@ -155,6 +155,9 @@ pub(super) fn worker(spec: &WorkerSpec, files: &Files<'_>, holder: &str, version
     }
     if !notifies || matches!(spec.listen, Listen::Inherit(_)) {
         all.push(("ExecStartPost", command(&[&program, "__ready", &literal(files.task), "${MAINPID}"])));
+    }
+    if let Some(watchdog) = spec.watchdog.filter(|_| notifies) {
+        all.push(("WatchdogUSec", microseconds(watchdog)));
     }
     if let Some(memory) = spec.launch.surroundings.memory {
         all.push(("MemoryMax", Value::from(memory)));

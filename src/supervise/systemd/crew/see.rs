@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use crate::model::Listen;
 use crate::supervise::clock;
-use crate::supervise::crew::{Check, watch};
+use crate::supervise::crew::{Check, heard, watch};
 use crate::supervise::process::{self, Ended};
-use crate::supervise::slots::{Role, Table};
+use crate::supervise::readiness::written_out;
+use crate::supervise::slots::{Role, Table, Worker};
 use crate::supervise::sockets::lease_key;
 
 use super::super::bus::{Bus, BusError, Listed};
 use super::super::own::NOT_AGAIN;
 use super::super::unit::{self, Names, State};
 use super::{Crew, length, with_tail};
+
+/// A process that systemd has killed is gone within this time, mostly.
+const KILLING: Duration = Duration::from_secs(1);
 
 impl Crew {
     /// Looks at every unit.
@@ -47,7 +51,13 @@ impl Crew {
                     return Ok(()); // it has ended since: that is told next
                 }
                 if ready && known == Some(pid) {
-                    return self.note(n, listed);
+                    return self.listen(n, listed);
+                }
+                let lives = known.is_some_and(|known| process::start_of(known) == worker.started);
+                if ready && lives {
+                    // it has named another process of its own
+                    self.runs(n, pid);
+                    return Ok(());
                 }
                 if ready {
                     // it has ended and come back while nobody looked
@@ -68,10 +78,12 @@ impl Crew {
                     self.carry_out(acts);
                 }
                 self.runs(n, pid);
+                self.listen(n, listed)?;
             }
             (State::Waiting, Role::Candidate) | (State::Leaving, Role::Candidate) => {
-                let what = self.what(n, listed)?;
-                let acts = self.table.condemn(n, what);
+                self.listen(n, listed)?;
+                let what = self.table.worker(n).map(|worker| self.end_of(n, worker, listed)).transpose()?;
+                let acts = self.table.condemn(n, what.unwrap_or_default());
                 self.carry_out(acts);
             }
             (State::Waiting, Role::Accepted) => {
@@ -90,7 +102,11 @@ impl Crew {
             (State::Leaving, Role::Accepted) if !ready => {
                 let _ = self.bus.kill(&listed.name, "all", 9);
             }
-            (State::Leaving, Role::Accepted) => {}
+            (State::Leaving, Role::Accepted) => {
+                // it is being ended for its silence: that counts when it is gone
+                let unwell = (listed.sub == "stop-watchdog").then(|| silent(worker));
+                self.table.feels(n, unwell);
+            }
             // it serves until the table settles, and is not missed before
             (State::Waiting | State::Leaving, Role::Staying) => {}
         }
@@ -98,10 +114,23 @@ impl Crew {
     }
 
     /// What it says of itself.
-    fn note(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
-        let said: String = self.bus.property(listed, "StatusText")?;
-        if let Some(worker) = self.table.worker_mut(n) {
-            worker.note = said.chars().take(200).collect();
+    fn listen(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
+        let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker_mut(n)) else {
+            return Ok(());
+        };
+        let told = if worker.spec.talks() { live.telling.as_mut() } else { None };
+        let mut is_over = false;
+        if let Some(Check::Message(reload)) = told.map(|telling| &mut telling.check) {
+            // before what it does now: it may have done two things since
+            let changed: u64 = self.bus.unit_property(listed, "StateChangeTimestampMonotonic")?;
+            let reloading = self.bus.unit_property::<String>(listed, "ActiveState")? == "reloading";
+            is_over = reload.is_over(reloading, changed);
+        }
+        if worker.spec.talks() {
+            (worker.note, worker.reloading) = words(&self.bus, listed)?;
+        }
+        if is_over {
+            self.has_taken(n, Ok(()));
         }
         Ok(())
     }
@@ -141,7 +170,7 @@ impl Crew {
         tracing::info!(%slot, why, "has ended; systemd starts it again");
         let log_from = length(&log);
         if let Some(worker) = self.table.worker_mut(n) {
-            worker.log_from = log_from;
+            (worker.log_from, worker.reloading) = (log_from, false);
         }
         if let Some(live) = self.live.get_mut(&n) {
             (live.check, live.telling) = (Check::None, None);
@@ -174,9 +203,17 @@ impl Crew {
         Ok(())
     }
 
-    /// How a process has ended, or why it is not ready.
+    /// How a process has ended, or why it is not ready, and what it said last.
     fn what(&self, n: u64, listed: &Listed) -> Result<String, BusError> {
         let Some(worker) = self.table.worker(n) else { return Ok(String::new()) };
+        let what = self.end_of(n, worker, listed)?;
+        let now = if worker.spec.talks() { said(&self.bus, listed)? } else { String::new() };
+        // one that is down may say nothing any more
+        let said = if now.is_empty() { worker.note.clone() } else { now };
+        Ok(if said.is_empty() { what } else { format!("{what}; it said last: {said}") })
+    }
+
+    fn end_of(&self, n: u64, worker: &Worker, listed: &Listed) -> Result<String, BusError> {
         if let Some(verdict) = &worker.verdict {
             return Ok(verdict.clone());
         }
@@ -201,11 +238,41 @@ impl Crew {
             _ => format!("systemd says `{result}`"),
         };
         Ok(match result.as_str() {
-            "timeout" if !worker.ready => format!("was not ready within {:?}", worker.spec.start_timeout),
+            "timeout" if !worker.ready => {
+                let time = |name| self.bus.property::<u64>(listed, name).map(Duration::from_micros);
+                let (from, to) =
+                    (time("ExecMainStartTimestampMonotonic")?, time("ExecMainExitTimestampMonotonic")?);
+                // killing takes its time, too
+                let waited = to.saturating_sub(from).saturating_sub(KILLING);
+                format!("was not ready within {}", heard::limit(worker.spec.start_timeout, waited))
+            }
+            "watchdog" => silent(worker),
             "oom-kill" => format!("{ended}: it took more memory than it may have"),
             _ => ended,
         })
     }
+}
+
+/// What a worker that systemd has ended for its silence, or since it said so, is told to have done: systemd does not
+/// say which.
+fn silent(worker: &Worker) -> String {
+    let gave_up = "has given up (WATCHDOG=trigger)";
+    match worker.spec.watchdog {
+        Some(limit) => format!("was silent for {limit:?} (watchdog), or {gave_up}"),
+        None => gave_up.to_owned(),
+    }
+}
+
+/// The `STATUS=` of a unit.
+fn said(bus: &Bus, listed: &Listed) -> Result<String, BusError> {
+    Ok(written_out(&bus.property::<String>(listed, "StatusText")?))
+}
+
+/// The `STATUS=` of a unit, and whether it says that it reloads.
+fn words(bus: &Bus, listed: &Listed) -> Result<(String, bool), BusError> {
+    let said = said(bus, listed)?;
+    // both come with one message, and the list was made before
+    Ok((said, bus.unit_property::<String>(listed, "ActiveState")? == "reloading"))
 }
 
 /// Notes in `table`, for those who only look, what the units are doing now.
@@ -227,7 +294,15 @@ pub(in crate::supervise::systemd) fn observe(
             State::Waiting | State::Gone => 0,
             State::Starting | State::Ready | State::Leaving => bus.property::<u32>(&listed, "MainPID")?,
         };
+        let talks = table.worker(n).is_some_and(|worker| worker.spec.talks());
+        let words = match state {
+            State::Starting | State::Ready if talks => Some(words(bus, &listed)?),
+            _ => None,
+        };
         let Some(worker) = table.worker_mut(n) else { continue };
+        if let Some(words) = words {
+            (worker.note, worker.reloading) = words;
+        }
         if worker.role == Role::Leaving && state == State::Gone {
             // what follows from it is for whoever writes the record
             drop(table.gone(n, String::new(), Duration::ZERO));

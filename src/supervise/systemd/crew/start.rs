@@ -15,7 +15,7 @@ use crate::supervise::{clock, surroundings};
 use super::super::own::{Own, Wanted};
 use super::super::ready::Task;
 use super::super::unit::{self, Files};
-use super::{Crew, FILES, Live, PATIENCE, length};
+use super::{Crew, FILES, Live, PATIENCE, latest, length};
 
 impl Crew {
     pub(super) fn start(&mut self, n: u64) -> Result<(), String> {
@@ -49,7 +49,8 @@ impl Crew {
         }
         tracing::info!(slot = %spec.slot, unit, generation = spec.generation.short(), "started");
         let (check, since) = (Check::None, clock::now());
-        let live = Live { unit, since, check, telling: None, fell: None, found: false };
+        let latest = self.table.worker(n).and_then(latest);
+        let live = Live { unit, since, latest, check, telling: None, fell: None, found: false };
         self.live.insert(n, live);
         Ok(())
     }
@@ -66,11 +67,13 @@ impl Crew {
         let mut refused = None;
         let holder = loop {
             match Holder::connect(&self.run) {
-                Ok(holder) => break holder,
-                Err(error) if clock::until(deadline).is_zero() => {
-                    let why = refused.unwrap_or_else(|| error.to_string());
-                    return Err(format!("nobody keeps the sockets: {why}"));
+                // one that ends just now may still be connected to
+                Ok(holder) if holder.list().is_ok() => break holder,
+                other if clock::until(deadline).is_zero() => {
+                    let error = other.err().map_or("it ends again and again".to_owned(), |e| e.to_string());
+                    return Err(format!("nobody keeps the sockets: {}", refused.unwrap_or(error)));
                 }
+                Ok(_) => std::thread::sleep(Duration::from_millis(10)),
                 Err(_) => {
                     // refused where it is there already, on its way up or down
                     let _ = self.bus.forget(&unit);
@@ -124,6 +127,10 @@ impl Crew {
         // that is the unit's
         start.settings = start.settings.without_memory();
         start.sockets = 0;
+        if let Some(watchdog) = spec.watchdog {
+            start.env.insert("WATCHDOG_USEC".to_owned(), watchdog.as_micros().to_string());
+            start.watchdog_pid = true;
+        }
         start.own = Some(Own {
             once: first.then(|| path("once")),
             directory: directory.clone(),
@@ -132,7 +139,7 @@ impl Crew {
             note: path("note"),
             run: self.run.path().to_owned(),
             sockets,
-            notifies: spec.ready == Ready::Notify,
+            talks: spec.talks(),
         });
         let task = Task {
             spec: spec.clone(),

@@ -18,11 +18,10 @@ impl Crew {
         self.lease_for(&spec)?;
         link(&self.run, n, &spec).map_err(|e| chain(&e))?;
         let Some(live) = self.live.get_mut(&n) else { return Err("it is not there".to_owned()) };
+        let listed = self.bus.units(&[&live.unit]).map_err(|e| e.to_string())?;
+        let reloading = listed.iter().any(|listed| listed.active == "reloading");
         let subject = subject(self.tries.run(), n, pid, &spec);
-        let (check, signal) = begin(n, &spec, subject, false, &mut self.tries)?;
-        if matches!(check, Check::Message(_)) {
-            return Err("systemd does not pass on what it notifies".to_owned());
-        }
+        let (check, signal) = begin(n, &spec, subject, reloading, &mut self.tries)?;
         if let Some(signal) = signal {
             self.bus.kill(&live.unit, "main", signal.as_raw()).map_err(|e| e.to_string())?;
         }
@@ -63,7 +62,7 @@ impl Crew {
     }
 
     /// Process `n` has taken what it was told of, or has not.
-    fn has_taken(&mut self, n: u64, answer: Result<(), String>) {
+    pub(super) fn has_taken(&mut self, n: u64, answer: Result<(), String>) {
         let Some(live) = self.live.get_mut(&n) else { return };
         live.telling = None;
         // whoever has ended has taken nothing; that it has ended is told next
