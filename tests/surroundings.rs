@@ -354,10 +354,11 @@ fn c9_logs_show_what_was_started_for_an_event() {
 #[test]
 fn c9_following_goes_on_across_replacement_and_what_is_put_aside() {
     let sandbox = open();
-    // each piece ends with a small write that makes it too long: nobody writes while it is put aside
+    // each piece ends with a small write that makes it too long: nobody writes while it is put aside, nor before
+    // the one before is seen, since only one is kept
     let count = "echo 1 >$POINTSMAN_RUN/ready; echo begun
-until [ -e $POINTSMAN_CONFIG/../../../go ]; do sleep 0.01; done
 for i in 1 2 3; do
+until [ -e $POINTSMAN_CONFIG/../../../go$i ]; do sleep 0.01; done
 seq ${i}000000 ${i}524400 >$POINTSMAN_RUN/piece
 for skip in 0 1; do dd if=$POINTSMAN_RUN/piece bs=4192008 count=1 skip=$skip 2>/dev/null; done
 until [ $(stat -Lc %s /proc/$$/fd/1) = 0 ]; do sleep 0.01; done; done; echo over; exec sleep 1000";
@@ -366,8 +367,11 @@ until [ $(stat -Lc %s /proc/$$/fd/1) = 0 ]; do sleep 0.01; done; done; echo over
     let mut follower = sandbox.command(&["logs", "-f"]).stdout(log).spawn().unwrap();
     let followed = || std::fs::read_to_string(sandbox.path("followed")).unwrap_or_default();
     sandbox.wait("it has begun", |_| followed().ends_with("begun\n"));
-    sandbox.write("store/go", "");
-    sandbox.wait("all is seen", |_| followed().ends_with("\nover\n"));
+    for piece in 1..=3 {
+        sandbox.write(&format!("store/go{piece}"), "");
+        let last = if piece == 3 { "\nover\n".to_owned() } else { format!("\n{piece}524400\n") };
+        sandbox.wait("it is seen", |_| followed().ends_with(&last));
+    }
     let numbers: Vec<u32> = followed().lines().filter_map(|line| line.parse().ok()).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "nothing twice, nothing out of order");
     assert_eq!(numbers.len(), 3 * 524_401, "nothing left out");
