@@ -3,6 +3,7 @@
 
 mod asked;
 mod handoff;
+mod lost;
 mod oneshots;
 mod sockets;
 mod spoken;
