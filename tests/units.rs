@@ -5,6 +5,8 @@ mod common;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -179,12 +181,85 @@ impl Host {
         assert_eq!(load.failures(), Vec::<String>::new(), "{}", said());
     }
 
+    /// The sockets that listen for clients, by inode.
+    fn sockets(&self) -> Vec<String> {
+        let address = format!("0100007F:{:04X}", self.port);
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let listening = lines.filter(|fields| fields[1] == address && fields[3] == "0A");
+        listening.map(|fields| fields[9].to_owned()).collect()
+    }
+
+    /// Waits until each unit has another process than these.
+    fn replaced(&self, before: [u64; 3]) {
+        self.until("another process of each unit", || {
+            let pairs = self.units.map(|unit| self.main_pid(unit)).into_iter().zip(before);
+            pairs.into_iter().all(|(now, before)| now != 0 && now != before)
+        });
+    }
+
+    /// All three at once, by one command: restarted, killed, stopped and started.
+    fn together(&self, load: &Load) {
+        let units = self.units;
+        let all = |words: &[&str]| {
+            self.systemctl(&[words, &units].concat(), 0);
+        };
+        let sockets = self.sockets();
+        assert_eq!(sockets.len(), 1);
+        let same = |what: &str| assert_eq!(self.sockets(), sockets, "{what}: one socket, and the same");
+        self.undisturbed(load, "a restart of all", || all(&["restart"]));
+        same("restart");
+        self.undisturbed(load, "a restart of all, and systemd reads its units meanwhile", || {
+            let before = units.map(|unit| self.main_pid(unit));
+            all(&["restart", "--no-block"]);
+            self.systemctl(&["daemon-reload"], 0);
+            self.replaced(before);
+        });
+        same("daemon-reload");
+        self.undisturbed(load, "all killed", || {
+            let before = units.map(|unit| self.main_pid(unit));
+            all(&["kill", "--kill-who=main", "-s", "KILL"]);
+            self.replaced(before);
+        });
+        same("kill");
+        self.undisturbed(load, "a stop of all", || {
+            all(&["stop"]);
+            load.more(50);
+            self.systemctl(&["start", units[2]], 0);
+        });
+        same("stop and start");
+    }
+
+    /// Killed with the workers, nobody has the socket but systemd: who comes meanwhile waits.
+    fn all_killed(&self) {
+        let sockets = self.sockets();
+        let before = self.units.map(|unit| self.main_pid(unit));
+        let workers = self.workers();
+        self.systemctl(&[&["kill", "-s", "KILL"][..], &self.units].concat(), 0);
+        let gone = |pid: u64| !Path::new(&format!("/proc/{pid}")).exists();
+        if self.scope == Scope::User {
+            self.until("the end of the workers", || workers.values().all(|(pid, _)| gone(*pid)));
+        }
+        let mut waits = TcpStream::connect(address(self.port)).expect("the queue is still there");
+        waits.set_read_timeout(Some(PATIENCE)).unwrap();
+        waits.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        waits.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with(&*self.body.borrow()), "{answer}");
+        self.replaced(before);
+        self.settled();
+        assert!(self.workers().values().all(|now| !workers.values().any(|old| now == old)));
+        assert_eq!(self.sockets(), sockets, "one socket, and the same");
+    }
+
     /// Nobody has started what systemd starts.
     fn nothing_detached(&self) {
         let begins = ["holder", "supervisor"].map(|daemon| format!("{}\0{daemon}\0--run", self.program()));
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let words = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            assert!(!begins.iter().any(|begin| words.starts_with(begin)), "{words:?}");
+            // a holder that has been given what systemd keeps has become itself again
+            let detached = begins.iter().any(|begin| words.starts_with(begin)) && !words.contains("--stored");
+            assert!(!detached, "{words:?}");
         }
     }
 }
@@ -233,6 +308,10 @@ fn story(scope: Scope) {
         host.deploy(body, Some(&load));
     }
 
+    host.together(&load);
+    host.nothing_detached();
+    host.deploy("five", Some(&load));
+
     // U4: a reload is an activation of what is in force, with its end
     host.undisturbed(&load, "reload", || {
         host.systemctl(&["reload", units[2]], 0);
@@ -242,7 +321,7 @@ fn story(scope: Scope) {
         host.systemctl(&["reload", units[2]], 0);
     });
 
-    // U5: an upgrade, one after the other
+    // U5: an upgrade, by one command
     let newer = host.path("newer");
     std::fs::write(&newer, [std::fs::read(PROGRAM).unwrap(), b"newer".to_vec()].concat()).unwrap();
     std::fs::set_permissions(&newer, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -250,17 +329,14 @@ fn story(scope: Scope) {
     host.undisturbed(&load, "the program replaced", || {
         assert!(host.install(&newer).contains("wrote"), "the program is another one");
     });
-    // the last two at once: what the new holder has not been given yet, the supervisor waits for
     host.undisturbed(&load, "an upgrade", || {
-        for unit in [units[2], units[0], units[1]] {
-            host.systemctl(&["restart", unit], 0);
-        }
+        host.systemctl(&[&["restart"][..], &units].concat(), 0);
     });
     for unit in units {
         let exe = format!("/proc/{}/exe", host.main_pid(unit));
         assert_eq!(host.run("stat", &["-Lc", "%s", &exe], 0).trim(), size, "{unit}");
     }
-    host.deploy("five", Some(&load));
+    host.deploy("six", Some(&load));
 
     // U3: what systemd stops is not what pointsman stops
     host.undisturbed(&load, "a stop of the manager", || {
@@ -283,8 +359,10 @@ fn story(scope: Scope) {
         host.systemctl(&["start", units[2]], 0);
     });
     host.nothing_detached();
-    host.deploy("six", Some(&load));
+    host.deploy("seven", Some(&load));
     assert_eq!(load.end().failures, Vec::<String>::new());
+    host.all_killed();
+    host.deploy("eight", None);
 }
 
 #[test]

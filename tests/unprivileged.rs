@@ -213,6 +213,65 @@ fn u7_an_ordinary_user_has_everything_but_four_things() {
     assert_eq!(load.end().failures, Vec::<String>::new());
 }
 
+#[test]
+fn w37_of_workers_that_one_may_not_look_into_a_lost_socket_stays_lost_and_they_serve_on() {
+    if !is_root() {
+        eprintln!("skipped: only root makes a program that its user cannot read");
+        return;
+    }
+    let mut somebody = Somebody::new();
+    somebody.run(&["init", "--pipeline", "pushed"], 0);
+    // each kill is an error of the watchdog's
+    let host = somebody.path("home/.local/state/pointsman/web/host.yaml");
+    std::fs::write(host, "pipeline: pushed\nwatchdog: {max_errors: 1000}\n").unwrap();
+    somebody.start_manager();
+    let port = port();
+    let listen = format!("instances: 2\n  listen: {{http: 'tcp://127.0.0.1:{port}'}}\n  ready: notify");
+    for body in ["one", "two"] {
+        somebody.write(body, "unreadable", &listen, "");
+    }
+    somebody.run(&["deploy", "one"], 0);
+    let load = Load::on(address(port), &["one"]);
+    load.more(20);
+    let before = workers(&somebody.json(&["status"], 0));
+    let daemon = |word: &str| {
+        let is_it = |pid: &u32| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains(&format!("\0{word}\0"))
+        };
+        somebody.processes().into_iter().find(is_it).unwrap()
+    };
+    let status = || somebody.json(&["status"], 0);
+    let is_lost =
+        || status()["advice"].to_string().contains(&format!("the socket of tcp://127.0.0.1:{port} is lost"));
+    // a holder that comes back with it later than the supervisor
+    let holder = daemon("holder");
+    signal_to(holder, Signal::STOP);
+    signal_to(daemon("supervisor"), Signal::KILL);
+    until("another supervisor, which says so", is_lost);
+    signal_to(holder, Signal::CONT);
+    until("it is found again", || !is_lost());
+    // and none
+    for word in ["supervisor", "holder"] {
+        signal_to(daemon(word), Signal::KILL);
+    }
+    until("another supervisor, which says so", is_lost);
+    assert_eq!(workers(&status()), before);
+    let why = somebody.refused("two", 7);
+    assert!(why.contains("is lost"), "{why}");
+    load.more(50);
+    assert_eq!(load.end().failures, Vec::<String>::new());
+    assert_eq!(workers(&status()), before);
+    // with its last worker it is gone, and bound anew
+    before.values().for_each(|worker| signal_to(worker.pid, Signal::KILL));
+    until("others", || {
+        let now = workers(&status());
+        now.len() == 2 && now.values().all(|worker| !before.values().any(|old| old == worker))
+    });
+    somebody.run(&["deploy", "two"], 0);
+    assert!(!status()["advice"].to_string().contains("is lost"));
+}
+
 /// A user namespace that lets nobody in it make another one; it is there as long as its process is.
 struct Closed(Child);
 

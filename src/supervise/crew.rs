@@ -156,6 +156,8 @@ impl Crew {
         }
         self.end_strays(&gone);
         memory::sweep();
+        // before anybody who starts is killed: nobody else may have its sockets
+        self.take_back();
         let alive = self.live.keys().copied().collect();
         let acts = self.table.adopt(&alive);
         let processes = Dir::create_all(&self.run.path().join("p"), 0o755)?;
@@ -165,7 +167,6 @@ impl Crew {
                 processes.remove_tree(&name)?;
             }
         }
-        self.take_back();
         self.carry_out(acts);
         Ok(())
     }
@@ -428,6 +429,7 @@ impl Crew {
             (worker.pid, worker.started) = (Some(child.pid), Some(child.started));
             (worker.log_from, worker.sockets) = (log_from, keys);
         }
+        self.keeper.sockets.note(&mut self.table.cookies);
         let told = self
             .record
             .save(&self.table, self.bulletin.last())
@@ -549,7 +551,8 @@ impl Crew {
         self.run.path().join("log").join(logs::name(&worker.spec.slot, worker.started_for, n))
     }
 
-    fn save(&self) {
+    fn save(&mut self) {
+        self.keeper.sockets.note(&mut self.table.cookies);
         if let Err(error) = self.record.save(&self.table, self.bulletin.last()) {
             tracing::error!(error = chain(&error), "the record could not be written");
         }

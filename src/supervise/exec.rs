@@ -12,6 +12,7 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::fs::{Mode, OFlags};
@@ -264,6 +265,7 @@ pub(super) fn stand_in(start: &Start) -> ExecError {
     let Some((program, arguments)) = start.argv.split_first() else {
         return ExecError::Setup { what: "run nothing".to_owned(), why: "there is no command".to_owned() };
     };
+    heed_signals();
     not_become(program, &Command::new(program).args(arguments).env_clear().envs(&start.env).exec())
 }
 
@@ -336,7 +338,24 @@ fn become_it(start: &Start, mappings: Vec<FdMapping>) -> ExecError {
     if let Err(error) = command.fd_mappings(mappings) {
         return shut(error.to_string());
     }
+    heed_signals();
     not_become(program, &command.exec())
+}
+
+/// What whoever started the supervisor ignores (`nohup`; a script with `&`) would be ignored by the program, too, and
+/// a shell could not even trap it. A signal that has a handler gets its default back by the exec that follows.
+fn heed_signals() {
+    let status = crate::fsx::read_path(Path::new("/proc/self/status"), 1 << 20).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    let heard = Arc::default();
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+        if !signal_hook::consts::FORBIDDEN.contains(&signal) {
+            // those of the C library's own cannot have one
+            let _ = signal_hook::flag::register(signal, Arc::clone(&heard));
+        }
+    }
 }
 
 /// The sockets that are fetched or bound here, and what is shut off.

@@ -69,16 +69,19 @@ impl Keeper {
         }
     }
 
-    /// Sees to it that there is a holder. `gone`: its connection has been lost.
-    pub(super) fn tend(&mut self, gone: bool) {
+    /// Sees to it that there is a holder. `gone`: its connection has been lost. True: there is another one, and what
+    /// it had is here, too.
+    pub(super) fn tend(&mut self, gone: bool) -> bool {
         if gone || self.link.as_ref().is_some_and(Holder::is_broken) {
             tracing::warn!("the socket holder is gone; another one takes its place");
             self.link = None;
         }
         let due = self.retry.is_none_or(|at| clock::until(at).is_zero());
-        if self.link.is_none() && due {
-            self.find();
+        if self.link.is_some() || !due {
+            return false;
         }
+        self.find();
+        self.link.is_some()
     }
 
     fn find(&mut self) {

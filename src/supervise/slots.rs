@@ -128,6 +128,9 @@ pub(super) struct Table {
     /// sockets of ours, by key, that a process (pid, start) has which is none of ours
     #[serde(default)]
     pub(super) outsiders: BTreeMap<String, (u32, u64)>,
+    /// which socket each key is, by the cookie that the kernel has given it for ever
+    #[serde(default)]
+    pub(super) cookies: BTreeMap<String, u64>,
 }
 
 /// What the supervisor shall do.

@@ -1,17 +1,17 @@
 //! The listening sockets of all slots: bound once, kept here and in the holder, so that either may
 //! die; and those that a worker, or another service, has bound itself.
 
-use std::collections::BTreeSet;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::fsx::{Dir, Lock};
 use crate::model::{Listen, Socket};
 
-use super::holder::{Holder, HolderError};
+use super::holder::Holder;
 
 mod bind;
+mod kept;
 mod quiet;
 mod taken;
 
@@ -46,26 +46,11 @@ pub(super) struct Sockets {
     held: BTreeMap<String, OwnedFd>,
     /// what workers listen on and could not be taken back from them, and why
     lost: BTreeMap<String, String>,
+    /// what was let go while no holder could be told: one that comes back with it has it from a service manager
+    untold: BTreeSet<String>,
 }
 
 impl Sockets {
-    /// Fetches back what the holder keeps.
-    pub(super) fn fetch(&mut self, holder: &Holder) -> Result<(), HolderError> {
-        for key in holder.list()? {
-            if let Entry::Vacant(place) = self.held.entry(key) {
-                let fd = holder.get(place.key())?;
-                quiet::let_in(&fd);
-                place.insert(fd);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives everything to a holder that has nothing yet.
-    pub(super) fn give(&self, holder: &Holder) -> Result<(), HolderError> {
-        self.held.iter().try_for_each(|(key, fd)| holder.put(key, fd))
-    }
-
     /// Binds what of `listen` is not held yet. The keys it was given, in the order of names.
     pub(super) fn ensure(
         &mut self,
@@ -158,41 +143,6 @@ impl Sockets {
         self.held.contains_key(key)
     }
 
-    /// What workers listen on and nobody could take back, with the reason.
-    pub(super) fn lost(&self) -> &BTreeMap<String, String> {
-        &self.lost
-    }
-
-    /// What is lost, from now on.
-    pub(super) fn set_lost(&mut self, lost: BTreeMap<String, String>) {
-        for (key, why) in lost.iter().filter(|(key, _)| !self.lost.contains_key(*key)) {
-            tracing::error!(
-                address = key,
-                why,
-                "a socket is lost: its workers serve on, and cannot be replaced"
-            );
-        }
-        self.lost = lost;
-    }
-
-    /// Keeps again the socket of `socket` that `found` is: where it is that one, and as it was bound.
-    pub(super) fn take_back(
-        &mut self,
-        socket: &Socket,
-        found: Found,
-        holder: Option<&Holder>,
-    ) -> Option<Found> {
-        let is_it = found.is_at(&socket.address)
-            && (found.nonblocking, found.v6only) == (socket.nonblocking, socket.v6only);
-        if !is_it {
-            return Some(found);
-        }
-        tracing::warn!(address = %socket.address, "took a lost socket back from its worker");
-        quiet::let_in(&found.fd);
-        self.keep(socket.key(), found.fd, holder);
-        None
-    }
-
     /// Takes duplicates of every socket that process `pid` has clients come to. The keys of all of them, those
     /// which were held already included.
     pub(super) fn take(
@@ -227,7 +177,6 @@ impl Sockets {
 
     /// Whether another socket than `found` is held as `key`.
     pub(super) fn is_another(&self, key: &str, found: &Found) -> bool {
-        let cookie = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).ok();
         self.held.get(key).is_some_and(|held| cookie(held) != found.cookie)
     }
 
@@ -242,7 +191,7 @@ impl Sockets {
     pub(super) fn inherit(&mut self, group: &str, found: Found, holder: Option<&Holder>) -> String {
         let prefix = inherit_prefix(group);
         let known = self.held.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        let is_it = |fd: &OwnedFd| rustix::net::sockopt::socket_cookie(fd).ok() == found.cookie;
+        let is_it = |fd: &OwnedFd| cookie(fd) == found.cookie;
         let mut same =
             known.filter(|(_, fd)| found.cookie.is_some() && is_it(fd)).map(|(key, _)| key.clone());
         if let Some(same) = same.next() {
@@ -272,9 +221,7 @@ impl Sockets {
     pub(super) fn shut_out(&mut self, key: &str, holder: Option<&Holder>) {
         let Some(fd) = self.held.get(key) else { return };
         quiet::shut_out(fd);
-        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
-            tracing::warn!(%error, "a socket stays in the holder");
-        }
+        self.tell_gone(key, holder);
         self.leave_path(key);
     }
 
@@ -288,17 +235,13 @@ impl Sockets {
         let Some(fd) = self.held.remove(key) else { return };
         tracing::info!(address = key, "listens no more");
         quiet::end(&fd);
-        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
-            tracing::warn!(%error, "a socket stays in the holder");
-        }
+        self.tell_gone(key, holder);
     }
 
     /// Lets `key` go, which somebody else has, too.
     pub(super) fn let_go(&mut self, key: &str, holder: Option<&Holder>) {
         self.held.remove(key);
-        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
-            tracing::warn!(%error, "a socket stays in the holder");
-        }
+        self.tell_gone(key, holder);
     }
 
     /// The path of `key` is given up, or given back to the socket that had it before. Where another socket of ours
@@ -323,8 +266,14 @@ impl Sockets {
         if let Some(Err(error)) = holder.map(|holder| holder.put(&key, &fd)) {
             tracing::warn!(%error, address = key, "is not in the holder");
         }
+        self.untold.remove(&key);
         self.held.insert(key, fd);
     }
+}
+
+/// Which socket `fd` is.
+fn cookie(fd: &OwnedFd) -> Option<u64> {
+    rustix::net::sockopt::socket_cookie(fd).ok()
 }
 
 /// The key of a lease on the directory `path`.
@@ -353,20 +302,6 @@ mod tests {
     use rustix::net::sockopt;
 
     use super::*;
-
-    #[test]
-    fn w37_beside_a_lost_socket_no_other_one_is_bound() {
-        let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let socket = Socket::new(crate::model::Address::Tcp(at));
-        let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
-        let mut sockets = Sockets::default();
-        sockets.set_lost([(socket.key(), "no right to".to_owned())].into());
-        let error = sockets.ensure(&listen, None).unwrap_err().to_string();
-        assert!(error.contains("is lost") && error.contains("no right to"), "{error}");
-        sockets.set_lost([("inherit:web:tcp://[::]:80".to_owned(), "no right to".to_owned())].into());
-        assert!(sockets.ensure(&listen, None).is_ok() && sockets.inherited("dns").is_ok());
-        assert!(sockets.inherited("web").unwrap_err().to_string().contains("of tcp://[::]:80 is lost"));
-    }
 
     #[test]
     fn w5_an_address_is_bound_once_and_with_reuseport() {

@@ -101,7 +101,7 @@ impl Supervisor {
                 Source::Message => self.crew.on_messages(),
                 Source::Answer => self.crew.on_answers(),
                 Source::Log => self.crew.logs.tend(),
-                Source::Holder => self.crew.keeper.tend(true),
+                Source::Holder => self.crew.tend_holder(true),
                 // all at the first
                 Source::Process(_) => self.crew.on_exits(&std::mem::take(&mut ended)),
                 Source::Arrival => self.clients.accept(),
@@ -113,7 +113,7 @@ impl Supervisor {
             }
         }
         self.crew.on_time();
-        self.crew.keeper.tend(false);
+        self.crew.tend_holder(false);
         self.clients.flush(&self.crew.bulletin);
         Ok(())
     }

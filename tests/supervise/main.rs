@@ -3,6 +3,7 @@
 
 mod asked;
 mod handoff;
+mod lost;
 mod oneshots;
 mod sockets;
 mod spoken;
@@ -39,7 +40,7 @@ fn w2_a_worker_is_given_a_clean_environment_and_no_descriptor_of_ours() {
     let address = stage::free_address();
     let mut spec = stage.greeter(1, address);
     let script = "env | sort; for fd in /proc/$$/fd/*; do echo \"$fd -> $(readlink $fd)\"; done; \
-                  ls $POINTSMAN_RUN; echo self=$$; echo 1 > $POINTSMAN_RUN/ready; exec sleep 1000";
+                  ls $POINTSMAN_RUN; grep SigIgn /proc/$$/status; echo self=$$; echo 1 > $POINTSMAN_RUN/ready; exec sleep 1000";
     spec.launch.command.0 = ["sh", "-c", script].map(str::to_owned).into();
     spec.launch.env = [("WHERE".to_owned(), "{addr:http} at {fd:http}".to_owned())].into();
     spec.ready = Ready::File("{run}/ready".into());
@@ -63,6 +64,10 @@ fn w2_a_worker_is_given_a_clean_environment_and_no_descriptor_of_ours() {
         assert!(log.lines().any(|known| known == line), "{line} in:\n{log}");
     }
     assert!(!log.contains("CARGO"), "{log}");
+    let ignored = log.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    // 32 and 33 are the C library's own
+    let ignored = u64::from_str_radix(ignored, 16).unwrap() & !(0b11 << 31);
+    assert_eq!(ignored, 0, "what the supervisor ignores: {log}");
     let sockets: Vec<&str> = log.lines().filter(|line| line.contains("-> socket:")).collect();
     assert!(matches!(sockets[..], [one] if one.contains("/fd/3 ")), "{log}");
     // a shell that redirects has one more for a moment

@@ -111,9 +111,10 @@ impl Stage {
                 .open(self.dir.path().join("supervisor.log"))
                 .unwrap()
         };
-        let mut command = Command::new(PROGRAM);
+        // as `nohup` and a script with `&` do it
+        let mut command = Command::new("sh");
         command
-            .args(["supervisor", "--run"])
+            .args(["-c", "trap '' HUP QUIT; exec \"$@\"", "sh", PROGRAM, "supervisor", "--run"])
             .arg(self.run())
             .stdin(Stdio::null())
             .stdout(log())

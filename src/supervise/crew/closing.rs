@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::model::{Listen, Slot};
 use crate::supervise::clock;
 use crate::supervise::slots::{Act, Role};
-use crate::supervise::sockets::{Found, of_process};
+use crate::supervise::sockets::of_process;
 
 use super::{Check, Crew};
 
@@ -110,50 +110,47 @@ impl Crew {
         }
     }
 
-    /// Looks whether everything is here that workers listen on, and takes back from them what is not: holder and
-    /// supervisor may have died together. What cannot be had stays lost as long as one of them lives.
-    pub(super) fn take_back(&mut self) {
-        let mut missing: Vec<(u64, String)> = Vec::new();
-        for (n, worker) in self.table.workers() {
-            let serves = worker.ready && worker.role == Role::Accepted && self.live.contains_key(&n);
-            let keys = worker.sockets.iter().filter(|key| serves && !self.keeper.sockets.holds(key));
-            missing.extend(keys.map(|key| (n, key.clone())));
+    /// Sees to it that there is a holder (`gone`: the one there was is not). Where it comes with what was lost, that is
+    /// not lost any more.
+    pub(in crate::supervise) fn tend_holder(&mut self, gone: bool) {
+        if self.keeper.tend(gone) {
+            self.take_back();
         }
+    }
+
+    /// Looks whether everything is here that slots need, and takes back what is not from the workers that have it:
+    /// holder and supervisor may have died together. What cannot be had stays lost as long as one of them serves.
+    pub(super) fn take_back(&mut self) {
+        let mut missing = self.table.needed_sockets();
+        missing.retain(|key| !self.keeper.sockets.holds(key));
         if missing.is_empty() && self.keeper.sockets.lost().is_empty() {
             return;
         }
         let mut lost: BTreeMap<String, String> = BTreeMap::new();
-        let wanted = self.table.accepted_sockets();
-        for (n, key) in missing {
-            let (Some(live), Some(worker)) = (self.live.get(&n), self.table.worker(n)) else { continue };
-            let group = worker.spec.slot.group.clone();
-            let (sockets, link) = self.keeper.parts();
-            if sockets.holds(&key) {
-                lost.remove(&key);
-                continue;
-            }
-            let socket = wanted.iter().find(|socket| socket.key() == key);
-            let taken = match (&worker.spec.listen, socket) {
-                (Listen::Inherit(_), _) => {
-                    sockets.take(&group, live.pid, &live.pidfd, link).map(drop).map_err(|e| e.to_string())
+        for (n, worker) in self.table.workers() {
+            let has: Vec<&String> = worker.sockets.iter().filter(|key| missing.contains(*key)).collect();
+            let Some(live) = self.live.get(&n).filter(|_| !has.is_empty()) else { continue };
+            match of_process(live.pid, &live.pidfd) {
+                // a worker that has closed it does not stand in the way of another one
+                Ok(found) => {
+                    let (sockets, link) = self.keeper.parts();
+                    for found in found {
+                        let is_it = |key: &&&String| match (self.table.cookies.get(**key), found.cookie) {
+                            (Some(known), Some(cookie)) => *known == cookie,
+                            _ => false,
+                        };
+                        let Some(key) = has.iter().find(is_it) else { continue };
+                        missing.remove(*key);
+                        sockets.take_back(key, found, link);
+                    }
                 }
-                (Listen::Sockets(_), None) => Ok(()),
-                (Listen::Sockets(_), Some(socket)) => {
-                    of_process(live.pid, &live.pidfd).map_err(|e| e.to_string()).map(|found: Vec<Found>| {
-                        // the first that is it; a second one cannot be told from it
-                        for found in found {
-                            if sockets.take_back(socket, found, link).is_none() {
-                                break;
-                            }
-                        }
-                    })
+                Err(error) if worker.ready && worker.role != Role::Leaving => {
+                    lost.extend(has.into_iter().map(|key| (key.clone(), error.to_string())));
                 }
-            };
-            // a worker that has closed it does not stand in the way of another one
-            if let Err(why) = taken.map(drop) {
-                lost.insert(key, why);
+                Err(_) => {}
             }
         }
+        lost.retain(|key, _| missing.contains(key));
         self.keeper.sockets.set_lost(lost);
     }
 }

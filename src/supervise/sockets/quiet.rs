@@ -49,3 +49,8 @@ pub(super) fn end(fd: &OwnedFd) {
         let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Read);
     }
 }
+
+/// Whether the listening of `fd` has been ended.
+pub(super) fn has_ended(fd: &OwnedFd) -> bool {
+    is_tcp(fd) && !sockopt::socket_acceptconn(fd).unwrap_or(true)
+}

@@ -45,7 +45,7 @@ impl Found {
         let address = if waits && known { address(&fd, kind == SocketType::STREAM)? } else { return None };
         let nonblocking = rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
         let v6only = domain != AddressFamily::INET6 || sockopt::ipv6_v6only(&fd).unwrap_or(true);
-        let cookie = sockopt::socket_cookie(&fd).ok();
+        let cookie = super::cookie(&fd);
         Some(Found { address, nonblocking, v6only, cookie, fd })
     }
 
