@@ -362,12 +362,13 @@ fn w22_those_that_end_together_take_all_their_daemons_along() {
     let daemons = || (1..=3).flat_map(|instance| marked(&format!("{mark}{instance}"))).collect::<Vec<_>>();
     let first = daemons();
     assert_eq!((before.len(), first.len()), (3, 3));
-    // the supervisor comes to it when all three are gone
-    let supervisor = u32::try_from(sandbox.status()["supervisor"].as_u64().unwrap()).unwrap();
-    signal_to(supervisor, Signal::STOP);
+    // the supervisor, if it is ours, comes to it when all three are gone
+    let supervisor = sandbox.status()["supervisor"].as_u64().map(|pid| u32::try_from(pid).unwrap());
+    assert_eq!(supervisor.is_some(), common::systemd::backend().is_none());
+    supervisor.inspect(|pid| signal_to(*pid, Signal::STOP));
     before.values().for_each(|process| signal_to(process.pid, Signal::KILL));
     until("their end", || before.values().all(|process| !process.is_alive()));
-    signal_to(supervisor, Signal::CONT);
+    supervisor.inspect(|pid| signal_to(*pid, Signal::CONT));
     sandbox.wait("three others", |status| {
         let now = common::workers(status);
         now.len() == 3 && now.values().all(|new| !before.values().any(|old| old == new))
@@ -411,4 +412,17 @@ fn w22_whoever_is_in_a_container_where_the_same_path_is_another_one_is_left_alon
     assert_eq!(marked(&inside).len(), 1, "it is none of ours");
     container.kill().unwrap();
     container.wait().unwrap();
+}
+
+/// systemd ends control groups, and looks at nobody's environment.
+const OURS: [&str; 1] = ["w22_whoever_is_in_a_container"];
+
+#[test]
+fn d1_as_the_systems_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::System, &OURS, 7);
+}
+
+#[test]
+fn d1_as_the_users_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::User, &OURS, 7);
 }

@@ -45,7 +45,8 @@ fn serving() -> (Sandbox, String) {
 fn rebooted(sandbox: &Sandbox) {
     assert_eq!(sandbox.processes(), Vec::<u32>::new());
     std::fs::write(sandbox.path("store/run/boot"), "another\n").unwrap();
-    let record = sandbox.path("store/run/supervisor.json");
+    let who = common::systemd::backend().unwrap_or_else(|| "supervisor".to_owned());
+    let record = sandbox.path(&format!("store/run/{who}.json"));
     let mut saved: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     saved["boot"] = "another".into();
     std::fs::write(record, saved.to_string()).unwrap();
@@ -427,14 +428,17 @@ fn a35_a_worker_that_ended_while_no_engine_was_there_counts() {
     };
     sandbox.wait("both run it", on_two);
     sandbox.end_manager(Signal::KILL);
-    signal_to(sandbox.workers()["web/1"].pid, Signal::KILL);
-    let again = |status: &Value| on_two(status) && status["workers"][0]["exits_since"] == 1;
+    let before = sandbox.workers()["web/1"];
+    signal_to(before.pid, Signal::KILL);
+    let again = |status: &Value| on_two(status) && common::workers(status)["web/1"] != before;
     sandbox.wait("it was started again", again);
     sandbox.start_manager();
     let last = events(&sandbox).pop().unwrap();
     let (end, reason) = (&last["end"], last["end"]["reason"].as_str().unwrap());
     assert_eq!((&end["verdict"], &end["serving"]), (&"reverted".into(), &one.as_str().into()), "{last:#}");
-    assert!(reason.contains("web/1 ended meanwhile") && reason.contains("signal 9"), "{reason}");
+    // systemd does not keep how one has ended that it has started again
+    let how = if common::systemd::backend().is_some() { "ended while nobody looked" } else { "signal 9" };
+    assert!(reason.contains("web/1 ended meanwhile") && reason.contains(how), "{reason}");
     sandbox.wait("the old generation", |status| {
         let workers = status["workers"].as_array().unwrap();
         workers.len() == 2 && workers.iter().all(|worker| worker["generation"] == one.as_str())
@@ -552,6 +556,7 @@ fn a36_a_copy_with_its_run_directory_does_not_lay_hands_on_the_original() {
         let mut command = Command::new(PROGRAM);
         command.arg("--store").arg(sandbox.path("copy")).args(args).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        common::systemd::lead_to_it(&mut command);
         command
     };
     let mut manager =
@@ -647,4 +652,18 @@ fn a8_a_disk_that_fills_up_after_the_swing_does_not_block_the_way_back() {
     let history = read("events");
     assert_eq!(history["events"].as_array().unwrap().len(), 2, "{history:#}");
     assert_eq!(history["events"][0]["end"]["verdict"], "reverted", "{history:#}");
+}
+
+/// It ends the supervisor: where systemd is there, whoever asks does it all.
+const NOT_UNDER_SYSTEMD: &[&str] =
+    &["a32_without_a_manager_a_supervisor_is_enough_and_without_both_it_says_so"];
+
+#[test]
+fn d1_as_the_systems_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::System, NOT_UNDER_SYSTEMD, 20);
+}
+
+#[test]
+fn d1_as_the_users_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::User, NOT_UNDER_SYSTEMD, 20);
 }

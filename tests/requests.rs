@@ -336,3 +336,13 @@ fn a19_a_restart_replaces_the_workers_of_one_group_or_of_all() {
     sandbox.run(&["freeze"], 0);
     assert_eq!(sandbox.json(&["restart"], 7)["verdict"], "refused");
 }
+
+#[test]
+fn d1_as_the_systems_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::System, &[], 7);
+}
+
+#[test]
+fn d1_as_the_users_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::User, &[], 7);
+}

@@ -164,6 +164,7 @@ fn d2_the_words_of_the_pipeline_are_those_of_the_unit() {
     let said = String::from_utf8(output.stdout).unwrap();
     for line in [
         "MemoryMax=314572800",
+        "OOMPolicy=kill",
         "TimeoutStopUSec=7s",
         "KillSignal=3",
         "KillMode=mixed",
@@ -186,4 +187,24 @@ fn d10_whoever_has_workers_keeps_them() {
     assert!(said.contains("runs workers of this service"), "{said}");
     sandbox.write("store/host.yaml", "pipeline: pushed\n");
     assert_eq!(sandbox.json(&["activate", "--force", &one], 0)["verdict"], "good");
+}
+
+#[test]
+#[ignore = "d1 runs it inside of a systemd"]
+fn d7_a_holder_that_is_not_to_be_found_is_started_again_with_all_it_has() {
+    let sandbox = Sandbox::new();
+    let port = port();
+    let push = |name: &str| {
+        let source = site(&sandbox, name, port, Site { body: name, ..Site::default() });
+        sandbox.run(&["push", &source], 0)
+    };
+    let (one, two) = (push("one"), push("two"));
+    sandbox.run(&["activate", &one], 0);
+    // as where the run directory was moved away with a store
+    std::fs::remove_file(sandbox.path("store/run/holder.sock")).unwrap();
+    let load = Load::on(address(port), &["one", "two"]);
+    let outcome = sandbox.json(&["activate", &two], 0);
+    assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+    load.more(50);
+    assert_eq!(load.end().failures, Vec::<String>::new());
 }

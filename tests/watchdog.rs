@@ -583,3 +583,16 @@ fn a29_a_repair_whose_time_has_passed_mends_nothing() {
     assert_eq!(sandbox.workers()["web/2"], before["web/2"]);
     manager.kill();
 }
+
+/// What is only about our own supervisor, or cannot be so under systemd, and why.
+const NOT_UNDER_SYSTEMD: &[&str] = &[];
+
+#[test]
+fn d1_as_the_systems_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::System, NOT_UNDER_SYSTEMD, 5);
+}
+
+#[test]
+fn d1_as_the_users_systemd() {
+    common::systemd::passes_under(common::systemd::Scope::User, NOT_UNDER_SYSTEMD, 5);
+}

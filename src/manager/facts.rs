@@ -80,7 +80,7 @@ pub fn plan_for(
     let wish = Wish { request, target, current, from: current, stopped: false, takes: Takes::Whole, how };
     let workers = super::status::workers(service).unwrap_or_default();
     let prepared = prepare(service, &wish, &workers)?;
-    let unlimited = surroundings::unlimited(service, &prepared.target.pipeline, None);
+    let unlimited = surroundings::unlimited(service, &prepared.target.pipeline, None, &[]);
     let notes: Vec<String> = prepared.note.into_iter().chain(unlimited).collect();
     Ok((prepared.plan, (!notes.is_empty()).then(|| notes.join("; "))))
 }

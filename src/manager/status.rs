@@ -188,7 +188,8 @@ fn look_outside(service: &Service, report: &mut StatusReport) {
     let Some(id) = report.current else { return };
     let Ok(manifest) = service.store.manifest(id) else { return };
     let Ok(Some(pipeline)) = service.pipeline(id, &manifest).map(|chosen| chosen.pipeline) else { return };
-    report.advice.extend(surroundings::unlimited(service, &pipeline, report.supervisor));
+    let unlimited = surroundings::unlimited(service, &pipeline, report.supervisor, &report.workers);
+    report.advice.extend(unlimited);
     if pipeline.external.is_empty() {
         return;
     }

@@ -2,7 +2,7 @@
 
 use crate::fsx::Meta;
 use crate::model::{Class, Group, Node, Pipeline, RelPath};
-use crate::supervise;
+use crate::supervise::{self, WorkerReport};
 
 use super::Service;
 use super::launch::Launchable;
@@ -29,10 +29,24 @@ pub(super) fn check(service: &Service, target: &Launchable) -> Result<Option<Str
 }
 
 /// That `memory:` of `pipeline` is no limit for what `supervisor` starts, or this process where there is none yet.
-pub(super) fn unlimited(service: &Service, pipeline: &Pipeline, supervisor: Option<u32>) -> Option<String> {
+/// Where systemd is the service manager, that is seen at `workers`.
+pub(super) fn unlimited(
+    service: &Service,
+    pipeline: &Pipeline,
+    supervisor: Option<u32>,
+    workers: &[WorkerReport],
+) -> Option<String> {
     if !service.workers.is_ours() {
-        // it is a word of their units, and systemd's to keep
-        return None;
+        let memory = |group: &str| pipeline.workers.get(group)?.surroundings.memory;
+        let limits = workers.iter().filter_map(|worker| Some((worker.pid?, memory(&worker.slot.group)?)));
+        // what was started before a change of the pipeline has the limit of then
+        let limits = limits.collect::<Vec<_>>();
+        let is_free = !limits.is_empty()
+            && limits.iter().all(|(pid, bytes)| !supervise::memory::is_limited(*pid, *bytes));
+        return is_free.then(|| {
+            "`memory:` is not enforced here: systemd has no control group for memory to give to workers"
+                .to_owned()
+        });
     }
     let starter = supervisor.unwrap_or_else(std::process::id);
     let named = pipeline.workers.values().any(|group| group.surroundings.memory.is_some());

@@ -85,6 +85,14 @@ pub fn is_enforced(pid: u32) -> bool {
     may && (!base.unified || has(&base.directory, "cgroup.subtree_control") || base.is_delegated())
 }
 
+/// Whether process `pid` is in a control group that may take no more than `bytes`.
+pub fn is_limited(pid: u32, bytes: u64) -> bool {
+    let Some(base) = Base::of(&pid.to_string()) else { return false };
+    let limit = if base.unified { "memory.max" } else { "memory.limit_in_bytes" };
+    let limit = text(&base.directory.join(limit)).and_then(|text| text.trim().parse::<u64>().ok());
+    limit.is_some_and(|limit| limit <= bytes)
+}
+
 /// Puts the calling process into a group of its own that takes no more than `bytes`, where one is to be had.
 pub(super) fn enter(bytes: u64) {
     let Some(base) = Base::of("self").filter(Base::lends) else { return };

@@ -22,6 +22,15 @@ pub fn backend() -> Option<String> {
     std::env::var(BACKEND).ok()
 }
 
+/// Lets `command`, whose environment is its own, find the systemd that is tested with.
+#[allow(dead_code, reason = "not every test file has a sandbox")]
+pub fn lead_to_it(command: &mut Command) {
+    if backend().is_some() {
+        let bus = ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
+        command.envs(bus.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    }
+}
+
 /// Runs the tests of this file again, in a systemd of their own: all but those whose names hold one of `others`,
 /// and those that do the same. Insists on `least` of them.
 pub fn passes_under(scope: Scope, others: &[&str], least: usize) {

@@ -161,6 +161,8 @@ pub(super) fn worker(spec: &WorkerSpec, files: &Files<'_>, holder: &str, version
     }
     if let Some(memory) = spec.launch.surroundings.memory {
         all.push(("MemoryMax", Value::from(memory)));
+        // one that is half gone is of no use
+        all.push(("OOMPolicy", Value::from("kill")));
     }
     all.extend(output(files.log));
     all

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::Listen;
-use crate::supervise::clock;
 use crate::supervise::crew::{Check, heard, watch};
 use crate::supervise::process::{self, Ended};
 use crate::supervise::readiness::written_out;
 use crate::supervise::slots::{Role, Table, Worker};
 use crate::supervise::sockets::lease_key;
+use crate::supervise::{clock, memory};
 
 use super::super::bus::{Bus, BusError, Listed};
 use super::super::own::NOT_AGAIN;
@@ -247,7 +247,10 @@ impl Crew {
                 format!("was not ready within {}", heard::limit(worker.spec.start_timeout, waited))
             }
             "watchdog" => silent(worker),
-            "oom-kill" => format!("{ended}: it took more memory than it may have"),
+            "oom-kill" if worker.spec.launch.surroundings.memory.is_some() => {
+                format!("{ended}; {}", memory::SHORT)
+            }
+            "oom-kill" => format!("{ended}; the machine had no more memory for it"),
             _ => ended,
         })
     }

@@ -64,6 +64,7 @@ impl Crew {
         let properties = unit::holder(&self.program, self.run.path(), &log);
         let unit = self.names.holder();
         let deadline = clock::after(PATIENCE);
+        let mut anew = Some(clock::after(PATIENCE / 3));
         let mut refused = None;
         let holder = loop {
             match Holder::connect(&self.run) {
@@ -78,6 +79,10 @@ impl Crew {
                     // refused where it is there already, on its way up or down
                     let _ = self.bus.forget(&unit);
                     refused = self.bus.start(&unit, properties.clone()).err().map(|e| e.to_string());
+                    if anew.take_if(|at| clock::until(*at).is_zero()).is_some() {
+                        // it is up, and not to be found: the run directory is another one. It gets all that it has
+                        let _ = self.bus.restart(&unit);
+                    }
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
