@@ -181,6 +181,9 @@ Examples: pointsman -s web gc --dry-run
         /// The run directory [default: the service's]
         #[arg(long, value_name = "DIR")]
         run: Option<PathBuf>,
+        /// The sockets that it was given are on stdin
+        #[arg(long, hide = true)]
+        given: bool,
     },
     /// Keep the listening sockets (the supervisor starts one where none runs)
     Holder {

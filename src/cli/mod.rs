@@ -109,7 +109,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Logs(flags) => logs::run(&flags, &open()?, output),
         Command::Signal(flags) => signal::run(&flags, &open()?, output),
         Command::Manager => daemons::manager(&open()?),
-        Command::Supervisor { run } => daemons::supervisor(run.as_deref(), place, environment),
+        Command::Supervisor { run, given } => daemons::supervisor(run.as_deref(), given, place, environment),
         Command::ExecSpec { .. } => unreachable!("it has become another program"),
         Command::AwaitReady { task, pid } => daemons::await_ready(&task, pid),
         Command::Get { url } => daemons::get(&url),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::activation::{Act, Observation};
-use crate::model::{Command, Event, GenerationId, Probe, Ready, Request, Slot, Tell};
+use crate::model::{Command, Event, Fit, GenerationId, Probe, Ready, Request, Slot, Tell};
 use crate::store::{Staging, Writer};
 use crate::supervise;
 use crate::supervise::client::{HangUp, Slots, Unreachable};
@@ -16,7 +16,7 @@ use crate::supervise::{Launch, News, ServiceManager};
 use super::canary;
 use super::facts::{Prepared, program_path};
 use super::watchdog::is_there;
-use super::{ManagerError, Service, clock, headroom, standstill, surroundings, take_over};
+use super::{ManagerError, Service, clock, given, headroom, standstill, surroundings, take_over};
 
 /// How long a successor of the supervisor may take to answer: a service manager starts one within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -182,10 +182,22 @@ impl Outside<'_> {
         if let Some(why) = slots.as_ref().and_then(lost) {
             return Err(why);
         }
+        let given = if starts { self.given_doubts()? } else { Vec::new() };
         let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (s.supervisor, s.workers));
         let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
-        let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).chain(doubt).collect();
+        let doubts: Vec<String> =
+            self.way_back_doubt().into_iter().chain(room).chain(doubt).chain(given).collect();
         Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
+    }
+
+    /// What is doubtful about the sockets that are given to us. A new wish that has one elsewhere than where it is given
+    /// is refused; what served once serves on.
+    fn given_doubts(&self) -> Result<Vec<String>, String> {
+        let Fit { misnamed, doubts } = given::fit(self.client(), &self.prepared.target.pipeline)?;
+        match misnamed.first() {
+            Some(why) if self.event.request == Request::Activate => Err(why.clone()),
+            _ => Ok([misnamed, doubts].concat()),
+        }
     }
 
     /// What a failure would have to be put back on, and is not there any more. It is told, not refused: the change

@@ -100,6 +100,11 @@ fn word_code(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(digits.get(..2)?).ok()?, 16).ok()
 }
 
+/// How many sockets this process was given. They are not passed on to what it starts.
+pub fn given() -> usize {
+    sd_notify::listen_fds().map_or(0, |given| given.len())
+}
+
 /// Where the service manager has given us what it kept, becomes `program` with `arguments` and that on its stdin:
 /// there [`from_stdin`] finds it. Returns where it has kept nothing.
 ///

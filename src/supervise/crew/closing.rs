@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::model::{Listen, Slot};
 use crate::supervise::clock;
 use crate::supervise::slots::{Act, Role};
-use crate::supervise::sockets::{Found, of_process};
+use crate::supervise::sockets::{Found, given, of_process};
 
 use super::{Check, Crew};
 
@@ -92,6 +92,15 @@ impl Crew {
         }
     }
 
+    /// Lets go what was given once, is not any more, and no slot uses.
+    pub(in crate::supervise) fn let_go_of_stale(&mut self) {
+        for key in self.keeper.sockets.stale(|| self.table.needed_sockets()) {
+            tracing::info!(key, "is not given any more");
+            let (sockets, link) = self.keeper.parts();
+            sockets.let_go(&key, link);
+        }
+    }
+
     /// Closes what was bound for a process that never got ready: nobody will accept from it.
     pub(super) fn close_unneeded(&mut self, listen: Option<&Listen>) {
         let Some(Listen::Sockets(bound)) = listen else { return };
@@ -136,6 +145,12 @@ impl Crew {
             let taken = match (&worker.spec.listen, socket) {
                 (Listen::Inherit(_), _) => {
                     sockets.take(&group, live.pid, &live.pidfd, link).map(drop).map_err(|e| e.to_string())
+                }
+                (Listen::Sockets(_), None) if given::is_given(&key) => {
+                    of_process(live.pid, &live.pidfd).map_err(|e| e.to_string()).map(|found| {
+                        let found = found.into_iter().find(|found| given::is_it(&key, found));
+                        found.into_iter().for_each(|found| sockets.keep_found(&key, found, link));
+                    })
                 }
                 (Listen::Sockets(_), None) => Ok(()),
                 (Listen::Sockets(_), Some(socket)) => {
