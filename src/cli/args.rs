@@ -79,8 +79,12 @@ Examples: pointsman -s web rollback
     #[command(hide = true, after_help = "Example: pointsman -s web stop --why 'disk is replaced'")]
     Stop(StopFlags),
     /// Bring up what is in force, after a `stop` or where nothing runs
-    #[command(hide = true)]
-    Start,
+    #[command(
+        hide = true,
+        after_help = "Examples: pointsman -s web start
+          pointsman -s web start --take-over nginx.service"
+    )]
+    Start(StartFlags),
     /// Refuse every activation until `thaw`; rollbacks pass
     #[command(after_help = "Example: pointsman -s web freeze --why 'release weekend'")]
     Freeze(FreezeFlags),
@@ -370,6 +374,13 @@ pub(super) struct StopFlags {
     /// Why, as `status` shows it
     #[arg(long, value_name = "TEXT")]
     pub(super) why: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StartFlags {
+    /// Start the workers on the sockets of a service that runs now: a systemd unit, a process, or an absolute pid file
+    #[arg(long, value_name = "UNIT|PID|FILE")]
+    pub(super) take_over: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

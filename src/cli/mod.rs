@@ -84,7 +84,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Confirm => activate::confirm(&open()?, environment, output),
         Command::Restart(flags) => activate::restart(&flags, &open()?, environment, output),
         Command::Stop(flags) => activate::stop(&flags, &open()?, environment, output),
-        Command::Start => activate::start(&open()?, environment, output),
+        Command::Start(flags) => activate::start(&flags, &open()?, environment, output),
         Command::Freeze(flags) => freeze::freeze(&flags, &open()?, environment, output),
         Command::Thaw => freeze::thaw(&open()?, output),
         Command::Check(flags) => check::run(&flags, &open()?, output),
