@@ -172,6 +172,12 @@ fn w36_what_does_not_go_together_is_refused_with_both_addresses() {
     refused(&http(elsewhere), &both);
     refused(&format!("{{http: \"udp://{at}\"}}"), &format!("has it at udp://{at}"));
     refused(&http(there), &format!("`old` that is given at tcp://{there} blocks; write `NonBlocking=yes`"));
+    // and nothing of another process is taken in its place
+    let own = std::process::id().to_string();
+    let one = site(&sandbox, "one", &http(at));
+    let outcome = sandbox.json(&["deploy", &one, "--take-over", &own], 7);
+    let says = format!("tcp://{at} is given by whoever owns its socket");
+    assert!(outcome["reason"].as_str().unwrap().contains(&says), "{outcome:#}");
     assert!(sandbox.workers().is_empty());
     // by any name, where the address is the same; and in the end as its owner has made it
     let fine = format!("{{web: \"tcp://{at}\", old: {{address: \"tcp://{there}\", nonblocking: false}}}}");

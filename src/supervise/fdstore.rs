@@ -114,7 +114,13 @@ pub fn given() -> usize {
 /// # Errors
 /// What was kept cannot be taken over.
 pub(super) fn hand_on(program: &Path, arguments: &[&OsStr]) -> io::Result<()> {
-    let Ok(stored) = sd_notify::listen_fds_with_names() else { return Ok(()) };
+    let stored = match sd_notify::listen_fds_with_names() {
+        Ok(stored) => stored,
+        Err(error) => {
+            tracing::warn!(%error, "what is given cannot be used");
+            return Ok(());
+        }
+    };
     if stored.len() == 0 {
         return Ok(());
     }
