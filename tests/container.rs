@@ -3,9 +3,13 @@
 
 mod common;
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use command_fds::{CommandFdExt as _, FdMapping};
+use common::load::get;
 use common::{PROGRAM, Process, Sandbox, process, signal_to, until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -32,6 +36,11 @@ fn words(pid: u32) -> String {
 impl Container {
     /// `None`, with a word about it, where there can be none.
     fn new() -> Option<Container> {
+        Container::given(None)
+    }
+
+    /// The same, whose process 1 is given a socket, as a container's is by its engine.
+    fn given(socket: Option<&TcpListener>) -> Option<Container> {
         let unshare = ["--pid", "--fork", "--mount-proc"];
         let works = Command::new("unshare").args(unshare).arg("true").status();
         let works = works.is_ok_and(|status| status.success());
@@ -41,7 +50,13 @@ impl Container {
         }
         let sandbox = Sandbox::new();
         let mut command = Command::new("unshare");
-        command.args(unshare).arg(PROGRAM).arg("--store").arg(sandbox.path("store")).arg("supervisor");
+        let script = "test -z \"$LISTEN_FDS\" || export LISTEN_PID=$$; exec \"$0\" --store \"$1\" supervisor";
+        command.args(unshare).args(["sh", "-c", script, PROGRAM]).arg(sandbox.path("store"));
+        if let Some(socket) = socket {
+            let parent_fd = OwnedFd::from(socket.try_clone().unwrap());
+            command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http");
+            command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).unwrap();
+        }
         let log = sandbox.log("manager.log");
         let unshare = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let running = || {
@@ -75,7 +90,8 @@ impl Container {
     /// The supervisor, as it is called outside: started by process 1, or by the manager.
     fn supervisor(&self) -> Option<Process> {
         let mut all = self.sandbox.processes().into_iter();
-        all.find(|pid| words(*pid).contains(" supervisor --run") && process(*pid).is_some()).and_then(process)
+        let is_one = |pid: &u32| *pid != self.first && words(*pid).contains(" supervisor --run");
+        all.find(|pid| is_one(pid) && process(*pid).is_some()).and_then(process)
     }
 
     /// Those that process 1 has not reaped.
@@ -164,5 +180,34 @@ fn w28_as_process_1_it_reaps_every_orphan_outlives_a_supervisor_and_ends_its_wor
     let status = container.unshare.wait().unwrap();
     assert_eq!(container.lines("ended"), 1, "the worker was asked, and waited for");
     assert!(status.success(), "{status}");
+    manager.wait().unwrap();
+}
+
+#[test]
+fn w36_process_1_passes_on_what_it_is_given() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let at = socket.local_addr().unwrap();
+    let Some(container) = Container::given(Some(&socket)) else { return };
+    let log = container.sandbox.log("manager.log");
+    let mut manager =
+        container.command(&["manager"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    container.wait("a manager", |status| status["manager"]["pid"].is_u64() && status["supervisor"].is_u64());
+    for body in ["one", "two"] {
+        let pipeline = format!(
+            "version: 1\nprobation: 0s\nworker:\n  command: [{}]\n  listen: {{http: 'tcp://{at}'}}\n  ready: notify\n",
+            common::greeter().display()
+        );
+        container.sandbox.write(&format!("{body}/pointsman.yaml"), &pipeline);
+        container.sandbox.write(&format!("{body}/body"), body);
+        let outcome = container.json(&["deploy", container.sandbox.path(body).to_str().unwrap()]);
+        assert_eq!(outcome["verdict"], "good", "{outcome:#}");
+        assert_eq!(get(at).as_deref(), Ok(body));
+        let supervisor = container.supervisor().unwrap();
+        signal_to(supervisor.pid, Signal::KILL);
+        until("another supervisor", || container.supervisor().is_some_and(|now| now != supervisor));
+        container.wait("it answers", |status| status["supervisor"].is_u64());
+    }
+    signal_to(container.first, Signal::TERM);
     manager.wait().unwrap();
 }

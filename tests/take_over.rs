@@ -1,7 +1,9 @@
-//! A service that runs today is moved to pointsman under load: nginx, started by the test itself.
+//! A service that runs today is moved to pointsman under load: nginx, started by the test itself, and at last Debian's own
+//! unit of it under a real systemd.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::print_stderr,
     unreachable_pub,
     reason = "tests stand outside of the rooms"
 )]
@@ -11,9 +13,11 @@ mod common;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use common::Sandbox;
+use common::host::Host;
 use common::load::{Load, get};
 use common::nginx::{Site, address, port, site};
+use common::systemd::Scope;
+use common::{PROGRAM, Sandbox};
 use rustix::process::Signal;
 
 /// An nginx that nobody looks after, as a distribution would start it; ended with its test.
@@ -158,4 +162,91 @@ fn w35_what_cannot_be_taken_over_is_refused_before_anything_runs() {
     // several sockets at one address have several queues
     let today = Today::serve(&sandbox, &[port], "reuseport");
     refused(&listen(port, ""), &today.pid(), "(SO_REUSEPORT)");
+}
+
+/// Debian's stock /etc/nginx of `host`, but for its pid line and with this answer, and the pipeline of spec/examples.
+fn stock(host: &Host, body: &str) -> String {
+    let dir = host.path(body).display().to_string();
+    host.run("cp", &["-a", "/etc/nginx", &dir], 0);
+    host.run("sed", &["-i", "/^pid /d", &format!("{dir}/nginx.conf")], 0);
+    std::fs::write(format!("{dir}/sites-available/default"), server(host, body)).unwrap();
+    let pipeline = include_str!("../spec/examples/nginx/pointsman.yaml");
+    std::fs::write(format!("{dir}/pointsman.yaml"), format!("{pipeline}probation: 300ms\n")).unwrap();
+    dir
+}
+
+fn server(host: &Host, body: &str) -> String {
+    format!(
+        "server {{\n  listen 127.0.0.1:{} default_server;\n  location / {{ return 200 {body}; }}\n}}\n",
+        host.port
+    )
+}
+
+#[test]
+fn w35_debians_unit_of_nginx_is_taken_over_under_load_and_there_is_a_way_back() {
+    const UNIT: &str = "/lib/systemd/system/nginx.service";
+    let Ok(unit) = std::fs::read_to_string(UNIT) else {
+        eprintln!("skipped: there is no {UNIT}; it is of Debian's package `nginx`");
+        return;
+    };
+    let Some(host) = Host::new(Scope::System) else { return };
+    // what the package brings, and this host's own page
+    host.run("mkdir", &["-p", "/var/log/nginx", "/var/lib/nginx"], 0);
+    std::fs::write(host.path("etc/nginx/sites-available/default"), server(&host, "today")).unwrap();
+    host.write_unit("nginx.service", &unit);
+    host.systemctl(&["enable", "--now", "nginx.service"], 0);
+    host.install(PROGRAM.as_ref());
+    host.init();
+    host.systemctl(&["enable", "--now", host.units[2]], 0);
+    host.settled();
+
+    let load = Load::on(address(host.port), &["today"]);
+    load.more(100);
+    let master = host.main_pid("nginx.service");
+    let beside = format!(
+        "nginx.service (process {master}) still serves beside the workers, on tcp://127.0.0.1:{}",
+        host.port
+    );
+    let dir = stock(&host, "one");
+    load.expect(&["today", "one"]);
+    let said = host.pointsman(&["deploy", "--copy-links", &dir, "--take-over", "nginx.service"], 0);
+    assert!(
+        said.contains(&beside) && said.contains("`systemctl disable --now nginx.service` ends it"),
+        "{said}"
+    );
+    load.more(200);
+
+    // as long as it runs, the way back is to stop ours; and it can be tried again
+    host.pointsman(&["stop"], 0);
+    load.expect(&["today"]);
+    load.more(200);
+    assert_eq!(host.main_pid("nginx.service"), master, "it has noticed nothing");
+    load.expect(&["today", "one"]);
+    let said = host.pointsman(&["start", "--take-over", "nginx.service"], 0);
+    assert!(said.contains(&beside), "{said}");
+    load.more(200);
+
+    host.systemctl(&["disable", "--now", "nginx.service"], 0);
+    load.expect(&["one"]);
+    load.more(200);
+    // from now on it is as if it had always been ours
+    load.expect(&["one", "two"]);
+    host.pointsman(&["deploy", "--copy-links", &stock(&host, "two")], 0);
+    load.expect(&["two"]);
+    load.more(200);
+    let seen = load.end();
+    assert_eq!(seen.failures, Vec::<String>::new());
+    assert_eq!(seen.bodies.len(), 3, "{:?}", seen.bodies);
+
+    // and back: from the end of ours until it has bound its port, nobody listens
+    host.pointsman(&["stop"], 0);
+    assert!(get(address(host.port)).unwrap_err().starts_with("connect: "));
+    host.systemctl(&["enable", "--now", "nginx.service"], 0);
+    common::until("nginx.service serves", || get(address(host.port)).is_ok_and(|body| body == "today"));
+    let load = Load::on(address(host.port), &["today", "two"]);
+    host.pointsman(&["start", "--take-over", "nginx.service"], 0);
+    host.systemctl(&["disable", "--now", "nginx.service"], 0);
+    load.expect(&["two"]);
+    load.more(100);
+    assert_eq!(load.end().failures, Vec::<String>::new());
 }

@@ -3,265 +3,68 @@
 
 mod common;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
+use common::host::{Host, INSTALL};
 use common::load::Load;
-use common::nginx::{address, port};
-use common::systemd::{Scope, Systemd};
-use common::{PATIENCE, PROGRAM, greeter};
-use serde_json::Value;
+use common::nginx::address;
+use common::systemd::Scope;
+use common::{PATIENCE, PROGRAM};
 
-const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/install");
-
-/// A host with a systemd and nothing else of its own but /etc, /var/lib and /run.
-struct Host {
-    systemd: Systemd,
-    scratch: tempfile::TempDir,
-    scope: Scope,
-    service: &'static str,
-    /// holder, supervisor, manager
-    units: [&'static str; 3],
-    port: u16,
-    /// what was deployed last
-    body: RefCell<String>,
+/// All three at once, by one command: restarted, killed, stopped and started.
+fn together(host: &Host, load: &Load) {
+    let units = host.units;
+    let all = |words: &[&str]| {
+        host.systemctl(&[words, &units].concat(), 0);
+    };
+    let sockets = host.sockets();
+    assert_eq!(sockets.len(), 1);
+    let same = |what: &str| assert_eq!(host.sockets(), sockets, "{what}: one socket, and the same");
+    host.undisturbed(load, "a restart of all", || all(&["restart"]));
+    same("restart");
+    host.undisturbed(load, "a restart of all, and systemd reads its units meanwhile", || {
+        let before = units.map(|unit| host.main_pid(unit));
+        all(&["restart", "--no-block"]);
+        host.systemctl(&["daemon-reload"], 0);
+        host.replaced(before);
+    });
+    same("daemon-reload");
+    host.undisturbed(load, "all killed", || {
+        let before = units.map(|unit| host.main_pid(unit));
+        all(&["kill", "--kill-who=main", "-s", "KILL"]);
+        host.replaced(before);
+    });
+    same("kill");
+    host.undisturbed(load, "a stop of all", || {
+        all(&["stop"]);
+        load.more(50);
+        host.systemctl(&["start", units[2]], 0);
+    });
+    same("stop and start");
 }
 
-/// Which processes the workers are, by slot: pid and start time.
-type Workers = BTreeMap<String, (u64, String)>;
-
-impl Host {
-    /// Nothing where there can be none here: said, with the reason.
-    fn new(scope: Scope) -> Option<Host> {
-        let systemd = match Systemd::start(scope) {
-            Ok(systemd) => systemd,
-            Err(why) => {
-                eprintln!("skipped: {why}");
-                return None;
-            }
-        };
-        let scratch = tempfile::Builder::new().prefix("pm").tempdir_in("/tmp").unwrap();
-        // two hosts that see each other's processes must not take them for their own
-        let (service, units) = match scope {
-            Scope::System => ("web", ["pointsman-holder@web", "pointsman-supervisor@web", "pointsman@web"]),
-            Scope::User => ("a-b", ["pointsman-holder@a-b", "pointsman-supervisor@a-b", "pointsman@a-b"]),
-        };
-        let body = RefCell::default();
-        let host = Host { systemd, scratch, scope, service, units, port: port(), body };
-        let dir = host.path("").display().to_string();
-        // the real ones are not ours to write to
-        let mounts = format!(
-            "cd {dir} && mkdir lib && cp -a /etc etc && mount --bind lib /var/lib && mount --bind etc /etc"
-        );
-        host.run("sh", &["-c", &mounts], 0);
-        Some(host)
+/// Killed with the workers, nobody has the socket but systemd: who comes meanwhile waits.
+fn all_killed(host: &Host) {
+    let sockets = host.sockets();
+    let before = host.units.map(|unit| host.main_pid(unit));
+    let workers = host.workers();
+    host.systemctl(&[&["kill", "-s", "KILL"][..], &host.units].concat(), 0);
+    let gone = |pid: u64| !Path::new(&format!("/proc/{pid}")).exists();
+    if host.scope == Scope::User {
+        host.until("the end of the workers", || workers.values().all(|(pid, _)| gone(*pid)));
     }
-
-    fn path(&self, rel: &str) -> PathBuf {
-        self.scratch.path().join(rel)
-    }
-
-    /// What `program` says, run on this host to its end.
-    fn run(&self, program: &str, args: &[&str], code: i32) -> String {
-        let output = self.systemd.command(program).args(args).output().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{program} {args:?}\n{out}\n{err}");
-        format!("{out}{err}")
-    }
-
-    fn systemctl(&self, args: &[&str], code: i32) -> String {
-        let whose = if self.scope == Scope::User { "--user" } else { "--system" };
-        self.run("systemctl", &[&[whose], args].concat(), code)
-    }
-
-    fn property(&self, unit: &str, name: &str) -> String {
-        self.systemctl(&["show", "-p", name, "--value", unit], 0).trim().to_owned()
-    }
-
-    fn main_pid(&self, unit: &str) -> u64 {
-        self.property(unit, "MainPID").parse().unwrap()
-    }
-
-    fn program(&self) -> String {
-        self.path("usr/bin/pointsman").display().to_string()
-    }
-
-    fn install(&self, binary: &Path) -> String {
-        // the last place where it looks is the one with the units of this host
-        let places = self.systemctl(&["show", "-p", "UnitPath", "--value"], 0);
-        let units = places.split_whitespace().last().unwrap();
-        let prefix = self.path("usr").display().to_string();
-        let mut args = vec!["--prefix", &prefix, "--units", units, "--binary", binary.to_str().unwrap()];
-        args.extend((self.scope == Scope::User).then_some("--user"));
-        self.run(INSTALL, &args, 0)
-    }
-
-    fn pointsman(&self, args: &[&str], code: i32) -> String {
-        self.run(&self.program(), &[&["-s", self.service], args].concat(), code)
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_str(&self.pointsman(&["--json", "status"], 0)).unwrap()
-    }
-
-    /// The ready workers: both of them.
-    fn workers(&self) -> Workers {
-        let status = self.status();
-        let ready = |worker: &&Value| worker["state"] == "ready" && worker["accepted"] == true;
-        let of = |worker: &Value| {
-            let pid = worker["pid"].as_u64().unwrap();
-            let stat = self.run("cat", &[&format!("/proc/{pid}/stat")], 0);
-            let started = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
-            (worker["instance"].to_string(), (pid, started))
-        };
-        let workers: Workers = status["workers"].as_array().unwrap().iter().filter(ready).map(of).collect();
-        assert_eq!(workers.len(), 2, "{status:#}");
-        workers
-    }
-
-    fn until(&self, what: &str, state: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !state() {
-            let units = self
-                .units
-                .map(|unit| self.systemctl(&["show", "-p", "Id,ActiveState,Result,ExecMainStatus", unit], 0));
-            assert!(begun.elapsed() < PATIENCE, "{what} does not come\n{}", units.join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Waits until all three units run, and are what the program takes for manager and supervisor.
-    fn settled(&self) {
-        self.until("that all units are at work", || {
-            let active = self.units.iter().all(|unit| self.property(unit, "ActiveState") == "active");
-            let status = self.status();
-            active
-                && status["manager"]["pid"] == self.main_pid(self.units[2])
-                && status["supervisor"] == self.main_pid(self.units[1])
-                && status["activation"].is_null()
-        });
-    }
-
-    /// Deploys a generation that answers `body`, and lets the clients expect it.
-    fn deploy(&self, body: &str, load: Option<&Load>) {
-        let dir = self.path(body);
-        std::fs::create_dir(&dir).unwrap();
-        let pipeline = format!(
-            "version: 1\nprobation: 100ms\nworker:\n  command: [{}]\n  instances: 2\n  \
-             listen: {{http: 'tcp://127.0.0.1:{}'}}\n  ready: notify\n",
-            greeter().display(),
-            self.port
-        );
-        std::fs::write(dir.join("pointsman.yaml"), pipeline).unwrap();
-        std::fs::write(dir.join("body"), body).unwrap();
-        let before = self.body.replace(body.to_owned());
-        if let Some(load) = load {
-            load.expect(&[&before, body]);
-        }
-        self.pointsman(&["deploy", dir.to_str().unwrap()], 0);
-        if let Some(load) = load {
-            load.expect(&[body]);
-            load.more(20);
-        }
-    }
-
-    /// Does `disturb`, waits for the state after it, and insists that the same workers have served all the while.
-    fn undisturbed(&self, load: &Load, what: &str, disturb: impl FnOnce()) {
-        let before = self.workers();
-        disturb();
-        self.settled();
-        load.more(50);
-        let now = self.workers();
-        let said = || format!("{what}\n{:#}\n{}", self.status(), self.pointsman(&["logs"], 0));
-        assert_eq!(now, before, "{}", said());
-        assert_eq!(load.failures(), Vec::<String>::new(), "{}", said());
-    }
-
-    /// The sockets that listen for clients, by inode.
-    fn sockets(&self) -> Vec<String> {
-        let address = format!("0100007F:{:04X}", self.port);
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let listening = lines.filter(|fields| fields[1] == address && fields[3] == "0A");
-        listening.map(|fields| fields[9].to_owned()).collect()
-    }
-
-    /// Waits until each unit has another process than these.
-    fn replaced(&self, before: [u64; 3]) {
-        self.until("another process of each unit", || {
-            let pairs = self.units.map(|unit| self.main_pid(unit)).into_iter().zip(before);
-            pairs.into_iter().all(|(now, before)| now != 0 && now != before)
-        });
-    }
-
-    /// All three at once, by one command: restarted, killed, stopped and started.
-    fn together(&self, load: &Load) {
-        let units = self.units;
-        let all = |words: &[&str]| {
-            self.systemctl(&[words, &units].concat(), 0);
-        };
-        let sockets = self.sockets();
-        assert_eq!(sockets.len(), 1);
-        let same = |what: &str| assert_eq!(self.sockets(), sockets, "{what}: one socket, and the same");
-        self.undisturbed(load, "a restart of all", || all(&["restart"]));
-        same("restart");
-        self.undisturbed(load, "a restart of all, and systemd reads its units meanwhile", || {
-            let before = units.map(|unit| self.main_pid(unit));
-            all(&["restart", "--no-block"]);
-            self.systemctl(&["daemon-reload"], 0);
-            self.replaced(before);
-        });
-        same("daemon-reload");
-        self.undisturbed(load, "all killed", || {
-            let before = units.map(|unit| self.main_pid(unit));
-            all(&["kill", "--kill-who=main", "-s", "KILL"]);
-            self.replaced(before);
-        });
-        same("kill");
-        self.undisturbed(load, "a stop of all", || {
-            all(&["stop"]);
-            load.more(50);
-            self.systemctl(&["start", units[2]], 0);
-        });
-        same("stop and start");
-    }
-
-    /// Killed with the workers, nobody has the socket but systemd: who comes meanwhile waits.
-    fn all_killed(&self) {
-        let sockets = self.sockets();
-        let before = self.units.map(|unit| self.main_pid(unit));
-        let workers = self.workers();
-        self.systemctl(&[&["kill", "-s", "KILL"][..], &self.units].concat(), 0);
-        let gone = |pid: u64| !Path::new(&format!("/proc/{pid}")).exists();
-        if self.scope == Scope::User {
-            self.until("the end of the workers", || workers.values().all(|(pid, _)| gone(*pid)));
-        }
-        let mut waits = TcpStream::connect(address(self.port)).expect("the queue is still there");
-        waits.set_read_timeout(Some(PATIENCE)).unwrap();
-        waits.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        waits.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with(&*self.body.borrow()), "{answer}");
-        self.replaced(before);
-        self.settled();
-        assert!(self.workers().values().all(|now| !workers.values().any(|old| now == old)));
-        assert_eq!(self.sockets(), sockets, "one socket, and the same");
-    }
-
-    /// Nobody has started what systemd starts.
-    fn nothing_detached(&self) {
-        let begins = ["holder", "supervisor"].map(|daemon| format!("{}\0{daemon}\0--run", self.program()));
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let words = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            // a holder that has been given what systemd keeps has become itself again
-            let detached = begins.iter().any(|begin| words.starts_with(begin)) && !words.contains("--stored");
-            assert!(!detached, "{words:?}");
-        }
-    }
+    let mut waits = TcpStream::connect(address(host.port)).expect("the queue is still there");
+    waits.set_read_timeout(Some(PATIENCE)).unwrap();
+    waits.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    waits.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with(&*host.body.borrow()), "{answer}");
+    host.replaced(before);
+    host.settled();
+    assert!(host.workers().values().all(|now| !workers.values().any(|old| now == old)));
+    assert_eq!(host.sockets(), sockets, "one socket, and the same");
 }
 
 /// The whole story: once for each kind of systemd, because to start one takes longer than what is done with it.
@@ -279,11 +82,7 @@ fn story(scope: Scope) {
     assert_eq!(host.property(units[2], "ExecMainStatus"), "2");
     host.systemctl(&[&["reset-failed"][..], &units].concat(), 0);
 
-    let made = host.pointsman(&["--json", "init", "--pipeline", "pushed"], 0);
-    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
-    // the units are our supervisor's
-    let file = made["host_file"].as_str().unwrap();
-    host.run("sh", &["-c", "echo 'service_manager: supervisor' >> \"$0\"", file], 0);
+    host.init();
     let enabled = host.systemctl(&["enable", "--now", units[2]], 0);
     let target = if scope == Scope::User { "default.target.wants" } else { "multi-user.target.wants" };
     assert!(enabled.contains(target), "{enabled}");
@@ -308,7 +107,7 @@ fn story(scope: Scope) {
         host.deploy(body, Some(&load));
     }
 
-    host.together(&load);
+    together(&host, &load);
     host.nothing_detached();
     host.deploy("five", Some(&load));
 
@@ -361,7 +160,7 @@ fn story(scope: Scope) {
     host.nothing_detached();
     host.deploy("seven", Some(&load));
     assert_eq!(load.end().failures, Vec::<String>::new());
-    host.all_killed();
+    all_killed(&host);
     host.deploy("eight", None);
 }
 

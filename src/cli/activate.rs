@@ -10,7 +10,9 @@ use crate::model::{
 };
 
 use super::exit::{Exit, Failure, of_verdict};
-use super::flags::{ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StopFlags};
+use super::flags::{
+    ActFlags, ActivateFlags, DeployFlags, HowFlags, RestartFlags, RollbackFlags, StartFlags, StopFlags,
+};
 use super::inspect::resolve;
 use super::output::{Colour, Output, first_line};
 use super::place::Environment;
@@ -114,12 +116,15 @@ pub(super) fn stop(
 
 /// Brings up what is in force.
 pub(super) fn start(
+    flags: &StartFlags,
     service: &Service,
     environment: &Environment,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
     let target = resolve(service, "@")?;
-    carry_out(Request::Start, target, How::default(), false, service, environment, output)
+    let take_over = flags.take_over.as_deref().map(take_over).transpose()?;
+    let how = How { take_over, ..How::default() };
+    carry_out(Request::Start, target, how, false, service, environment, output)
 }
 
 fn how(flags: &HowFlags, pointer_only: bool, service: &Service) -> Result<How, Failure> {

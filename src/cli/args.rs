@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, ValueHint};
 
 use super::flags::{
     ActivateFlags, CheckFlags, CompletionFlags, DeployFlags, DiffFlags, ExecFlags, ExportFlags, FreezeFlags,
-    GcFlags, InitFlags, LogFlags, PushFlags, RestartFlags, RollbackFlags, SignalFlags, StopFlags, TagFlags,
-    VerifyFlags,
+    GcFlags, InitFlags, LogFlags, PushFlags, RestartFlags, RollbackFlags, SignalFlags, StartFlags, StopFlags,
+    TagFlags, VerifyFlags,
 };
 
 const AFTER: &str = "\
@@ -132,8 +132,10 @@ Examples:
     #[command(after_help = "Examples:\n  pointsman -s web stop --why 'disk is replaced'")]
     Stop(StopFlags),
     /// Bring up what is in force, after a `stop` or where nothing runs
-    #[command(after_help = "Examples:\n  pointsman -s web start")]
-    Start,
+    #[command(after_help = "Examples:
+  pointsman -s web start
+  pointsman -s web start --take-over nginx.service")]
+    Start(StartFlags),
     /// Refuse every activation until `thaw`; rollbacks pass
     #[command(after_help = "Examples:\n  pointsman -s web freeze --why 'release weekend'")]
     Freeze(FreezeFlags),
@@ -209,6 +211,9 @@ Examples:
         /// The run directory [default: the service's]
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         run: Option<PathBuf>,
+        /// The sockets that it was given are on stdin
+        #[arg(long, hide = true)]
+        given: bool,
     },
     /// Keep the listening sockets (the supervisor starts one where none runs)
     #[command(after_help = "Examples:\n  pointsman -s web holder")]

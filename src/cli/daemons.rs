@@ -10,19 +10,27 @@ use super::place::Environment;
 
 pub(super) fn manager(service: &Service) -> Result<Exit, Failure> {
     log();
+    let (given, name) = (supervise::given(), &service.place.name);
+    if given > 0 {
+        tracing::error!(
+            "{given} sockets are given to the manager, which has no use for them, and their clients wait: write \
+             `Service=pointsman-holder@{name}.service` into their units"
+        );
+    }
     run_manager(service)?;
     Ok(Exit::Done)
 }
 
 pub(super) fn supervisor(
     run: Option<&Path>,
+    given: bool,
     place: impl FnOnce() -> Result<Place, Failure>,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
     log();
     let run = run_directory(run, place)?;
     let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
-    let config = supervise::supervisor::Config { run, program };
+    let config = supervise::supervisor::Config { run, program, given };
     supervise::supervisor::run(&config)?;
     Ok(Exit::Done)
 }

@@ -177,6 +177,13 @@ pub(super) struct StopFlags {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct StartFlags {
+    /// Start the workers on the sockets of a service that runs now: a systemd unit, a process, or an absolute pid file
+    #[arg(long, value_name = "UNIT|PID|FILE")]
+    pub(super) take_over: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct ActivateFlags {
     /// The generation; no default: the newest is not always the one that is meant
     #[arg(value_name = "REF")]

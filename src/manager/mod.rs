@@ -17,6 +17,7 @@ mod external;
 mod facts;
 mod fallen;
 mod gc;
+mod given;
 mod headroom;
 mod launch;
 mod logs;

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::fsx::{self, Dir};
 use crate::model::{
-    GenerationId, PushRecord, Request, ServiceManagerChoice, Slot, Stage, Verdict, Veto, chain,
+    Fit, GenerationId, PushRecord, Request, ServiceManagerChoice, Slot, Stage, Verdict, Veto, chain,
 };
 use crate::supervise::{WorkerReport, WorkerState, facts, process_start};
 
 use super::watchdog::{self, WatchdogReport};
-use super::{ManagerError, Service, confirmation, external, surroundings};
+use super::{ManagerError, Service, confirmation, external, given, surroundings};
 
 /// What `pointsman status` shows; `--json` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -190,6 +190,10 @@ fn look_outside(service: &Service, report: &mut StatusReport) {
     let Ok(Some(pipeline)) = service.pipeline(id, &manifest).map(|chosen| chosen.pipeline) else { return };
     let unlimited = surroundings::unlimited(service, &pipeline, report.supervisor, &report.workers);
     report.advice.extend(unlimited);
+    report.advice.extend(match given::fit(service.reach(), &pipeline) {
+        Ok(Fit { misnamed, doubts }) => [misnamed, doubts].concat(),
+        Err(why) => vec![why],
+    });
     if pipeline.external.is_empty() {
         return;
     }

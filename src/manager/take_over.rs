@@ -94,6 +94,7 @@ pub(super) fn what_next(from: &TakeOver, taken: &Taken) -> String {
             from.pid, from.pid
         ),
     };
+    text.push_str("; until then `pointsman stop` goes back to it");
     if !taken.left.is_empty() {
         text.push_str(&format!("; nobody will listen on {} then", taken.left.join(", ")));
     }

@@ -14,6 +14,7 @@ pub mod duration;
 mod event;
 mod external;
 mod field;
+mod given;
 mod glob;
 mod hash;
 mod host;
@@ -51,6 +52,7 @@ pub use event::{
     StepReport, StepResult, TakeOver, Verdict,
 };
 pub use external::{External, ExternalNode};
+pub use given::{Fit, GivenSocket};
 pub use hash::{ContentHash, GenerationId, HashParseError, IdPrefix, LoadedKey};
 pub use host::{HostFile, HostPipeline};
 pub use manifest::{Class, Entry, Manifest, ManifestError, Node};

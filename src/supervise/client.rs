@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use crate::fsx::Dir;
-use crate::model::{Listen, Slot, TakeOver};
+use crate::model::{GivenSocket, Listen, Slot, Socket, TakeOver};
 
 use super::service_manager::{NewsSource, ServiceManager};
 use super::sockets::SocketError;
@@ -74,7 +74,11 @@ impl Slots {
     /// Why no process of `group` that listens on `listen` can be started, where a socket of it is lost.
     pub fn lost_to(&self, group: &str, listen: &Listen) -> Option<String> {
         let is_of = |key: &String| match listen {
-            Listen::Sockets(sockets) => sockets.values().any(|socket| socket.key() == *key),
+            Listen::Sockets(listen) => {
+                let is_it =
+                    |socket: &Socket| socket.key() == *key || sockets::given::is_at(key, &socket.address);
+                listen.values().any(is_it)
+            }
             Listen::Inherit(_) => key.starts_with(&sockets::inherit_prefix(group)),
         };
         let (key, why) = self.lost.iter().find(|(key, _)| is_of(key))?;
@@ -133,9 +137,16 @@ impl Client {
 impl ServiceManager for Client {
     fn slots(&mut self) -> Result<Slots, Unreachable> {
         match self.ask(&Ask::Slots)? {
-            Answer::Slots { supervisor, news, workers, lost } => {
+            Answer::Slots { supervisor, news, workers, lost, .. } => {
                 Ok(Slots { supervisor: Some(supervisor), news, workers, lost })
             }
+            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
+        }
+    }
+
+    fn given(&mut self) -> Result<Vec<GivenSocket>, Unreachable> {
+        match self.ask(&Ask::Slots)? {
+            Answer::Slots { given, .. } => Ok(given),
             other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
         }
     }

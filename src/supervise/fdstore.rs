@@ -100,6 +100,11 @@ fn word_code(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(digits.get(..2)?).ok()?, 16).ok()
 }
 
+/// How many sockets this process was given. They are not passed on to what it starts.
+pub fn given() -> usize {
+    sd_notify::listen_fds().map_or(0, |given| given.len())
+}
+
 /// Where the service manager has given us what it kept, becomes `program` with `arguments` and that on its stdin:
 /// there [`from_stdin`] finds it. Returns where it has kept nothing.
 ///
@@ -109,7 +114,13 @@ fn word_code(digits: &[u8]) -> Option<u8> {
 /// # Errors
 /// What was kept cannot be taken over.
 pub(super) fn hand_on(program: &Path, arguments: &[&OsStr]) -> io::Result<()> {
-    let Ok(stored) = sd_notify::listen_fds_with_names() else { return Ok(()) };
+    let stored = match sd_notify::listen_fds_with_names() {
+        Ok(stored) => stored,
+        Err(error) => {
+            tracing::warn!(%error, "what is given cannot be used");
+            return Ok(());
+        }
+    };
     if stored.len() == 0 {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //! socket closes because one of our processes ended.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -23,6 +23,7 @@ use crate::fsx::{Dir, FsError};
 
 use super::fdstore::{self, Store};
 use super::local;
+use super::sockets::given;
 
 const SOCKET: &str = "holder.sock";
 const LOCK: &str = "holder.lock";
@@ -66,6 +67,8 @@ enum Request {
     Get(String),
     Drop(String),
     List,
+    /// what it was given itself at its start
+    Given,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ pub struct Config {
     pub program: PathBuf,
     /// the `NOTIFY_SOCKET` of the service manager that keeps what is kept, where there is one
     pub notify: Option<OsString>,
-    /// what that one had kept is on stdin
+    /// what that one had kept, and what it owns and gives, is on stdin
     pub stored: bool,
 }
 
@@ -96,9 +99,9 @@ pub fn run(config: &Config) -> Result<std::convert::Infallible, DaemonError> {
     let run = config.run.as_path();
     let what = "take over what the service manager has kept";
     let takes = |e: std::io::Error| DaemonError::System { what, why: e.to_string() };
-    let mut kept: BTreeMap<String, OwnedFd> = BTreeMap::new();
+    let mut kept = Kept::default();
     if config.stored {
-        kept.extend(fdstore::from_stdin().map_err(takes)?);
+        kept.take(fdstore::from_stdin().map_err(takes)?);
     } else {
         let words = ["holder", "--run"].map(OsStr::new);
         let words = [words[0], words[1], run.as_os_str(), OsStr::new("--stored")];
@@ -129,8 +132,37 @@ pub fn run(config: &Config) -> Result<std::convert::Infallible, DaemonError> {
     }
 }
 
+/// What is kept here.
+#[derive(Default)]
+struct Kept {
+    all: BTreeMap<String, OwnedFd>,
+    /// what its owner has given us: no client has it replaced or closed
+    given: BTreeSet<String>,
+}
+
+impl Kept {
+    /// What a service manager has passed: what it had kept for us, under the key that it has here, and what it owns,
+    /// under a name without a colon.
+    fn take(&mut self, passed: Vec<(String, OwnedFd)>) {
+        for (name, fd) in passed {
+            if name.contains(':') {
+                self.all.insert(name, fd);
+                continue;
+            }
+            match given::key(&name, &fd) {
+                Some(key) => {
+                    tracing::info!(key, "is given");
+                    self.given.insert(key.clone());
+                    self.all.insert(key, fd);
+                }
+                None => tracing::warn!(name, "what is given under this name is nothing that clients come to"),
+            }
+        }
+    }
+}
+
 /// Answers one request; false where the client is to be let go.
-fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>, store: &Store) -> bool {
+fn serve(client: &OwnedFd, kept: &mut Kept, store: &Store) -> bool {
     let (bytes, fd) = match receive(client, RecvFlags::DONTWAIT) {
         Ok((bytes, _)) if bytes.is_empty() => return false,
         Ok(packet) => packet,
@@ -140,22 +172,27 @@ fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>, store: &Store) 
     let mut reply = Reply::default();
     let mut given = None;
     match (serde_json::from_slice(&bytes), fd) {
+        (Ok(Request::Put(name) | Request::Drop(name)), _) if kept.given.contains(&name) => {}
         (Ok(Request::Put(name)), Some(fd)) => {
             tracing::info!(name, "keeps a socket");
             store.keep(&name, &fd);
-            kept.insert(name, fd);
+            kept.all.insert(name, fd);
         }
         (Ok(Request::Put(_)), None) => reply.error = Some("no socket came with it".to_owned()),
-        (Ok(Request::Get(name)), _) => match kept.get(&name) {
+        (Ok(Request::Get(name)), _) => match kept.all.get(&name) {
             Some(fd) => given = Some(fd.as_fd()),
             None => reply.error = Some(format!("no socket is kept as {name}")),
         },
         (Ok(Request::Drop(name)), _) => {
             tracing::info!(name, "lets a socket go");
             store.forget(&name);
-            kept.remove(&name);
+            kept.all.remove(&name);
         }
-        (Ok(Request::List), _) => reply.names = kept.keys().cloned().collect(),
+        // one by one: who does not know of given sockets must not take them for its own
+        (Ok(Request::List), _) => {
+            reply.names = kept.all.keys().filter(|key| !kept.given.contains(*key)).cloned().collect();
+        }
+        (Ok(Request::Given), _) => reply.names = kept.given.iter().cloned().collect(),
         (Err(error), _) => reply.error = Some(error.to_string()),
     }
     let bytes = serde_json::to_vec(&reply).expect("a reply is plain text");
@@ -207,7 +244,12 @@ impl Holder {
         fd.ok_or_else(|| HolderError("no socket came".to_owned()))
     }
 
-    /// Everything kept.
+    /// What it was given itself, and keeps to its end.
+    pub(super) fn given(&self) -> Result<Vec<String>, HolderError> {
+        Ok(self.ask(&Request::Given, None)?.0.names)
+    }
+
+    /// Everything else that is kept.
     pub(super) fn list(&self) -> Result<Vec<String>, HolderError> {
         Ok(self.ask(&Request::List, None)?.0.names)
     }

@@ -31,11 +31,11 @@ pub(super) fn is_needed() -> bool {
 }
 
 /// Keeps a supervisor of `run` (an absolute path) running until TERM or INT; then ends all workers, each within its grace
-/// time. A second signal ends them at once.
+/// time. A second signal ends them at once. Each supervisor is `given` the same sockets.
 ///
 /// # Errors
 /// The first supervisor cannot be started, or signals cannot be waited for.
-pub(super) fn run(config: &Config, run: &Path) -> Result<(), DaemonError> {
+pub(super) fn run(config: &Config, run: &Path, given: &[(String, OwnedFd)]) -> Result<(), DaemonError> {
     let (told, ended) = (pipe()?, pipe()?);
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         announce(signal, &told.1)?;
@@ -48,7 +48,7 @@ pub(super) fn run(config: &Config, run: &Path) -> Result<(), DaemonError> {
         let is_due = due.is_none_or(|at| clock::until(at).is_zero());
         // a manager may have started one meanwhile
         if init.child.is_none() && is_due && Client::connect(run).is_err() {
-            match start(config, run) {
+            match start(config, run, given) {
                 Ok(pid) => init.child = Some(pid),
                 Err(why) if due.is_none() => return Err(system("start the supervisor", why)),
                 Err(why) => tracing::warn!(why, "the supervisor could not be started"),
@@ -122,11 +122,18 @@ impl Init {
 }
 
 /// Starts a supervisor that says on our stderr what it has to say.
-fn start(config: &Config, run: &Path) -> Result<u32, String> {
+fn start(config: &Config, run: &Path, given: &[(String, OwnedFd)]) -> Result<u32, String> {
     let words = |e: &dyn std::fmt::Display| e.to_string();
-    let start = launch::daemon(&config.program, "supervisor", run).map_err(|e| words(&e))?;
+    let mut start = launch::daemon(&config.program, "supervisor", run).map_err(|e| words(&e))?;
+    if !given.is_empty() {
+        (start.sockets, start.listen_pid) = (given.len(), true);
+        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+        start.env.insert("LISTEN_FDS".to_owned(), given.len().to_string());
+        start.env.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
+    }
+    let fds = given.iter().map(|(_, fd)| fd.try_clone()).collect::<Result<_, _>>().map_err(|e| words(&e))?;
     let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(|e| words(&e))?;
-    let mut child = spawn::spawn(&config.program, output, Vec::new()).map_err(|e| words(&e))?;
+    let mut child = spawn::spawn(&config.program, output, fds).map_err(|e| words(&e))?;
     match child.tell(&start) {
         Ok(()) => Ok(child.pid),
         Err(error) => {

@@ -31,11 +31,12 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Finds the holder of `run` or starts one, and fetches what it keeps. Without a holder it goes
-    /// on, trying again each second: sockets are held here all the same.
-    pub(super) fn open(run: Dir, program: &Path) -> Keeper {
+    /// on, trying again each second: sockets are held here all the same. `given`: what this process was given, by name.
+    pub(super) fn open(run: Dir, program: &Path, given: Vec<(String, OwnedFd)>) -> Keeper {
         let program = program.to_owned();
-        let mut keeper =
-            Keeper { sockets: Sockets::default(), run, program, link: None, child: None, retry: None };
+        let mut sockets = Sockets::default();
+        sockets.keep_given(given);
+        let mut keeper = Keeper { sockets, run, program, link: None, child: None, retry: None };
         keeper.find();
         keeper
     }
@@ -88,18 +89,36 @@ impl Keeper {
         if self.child.as_ref().is_some_and(|child| process::reap(&child.pidfd).is_some()) {
             self.child = None;
         }
-        let found = Holder::connect(&self.run).or_else(|_| self.start()).map_err(|e| e.to_string());
-        let found = found.and_then(|link| {
-            self.sockets.fetch(&link).and_then(|()| self.sockets.give(&link)).map_err(|e| e.to_string())?;
-            Ok(link)
-        });
-        match found {
-            Ok(link) => (self.link, self.retry) = (Some(link), None),
-            Err(error) => {
-                tracing::warn!(error, "there is no socket holder");
-                self.retry = Some(clock::after(Duration::from_secs(1)));
-            }
+        match Holder::connect(&self.run).or_else(|_| self.start()) {
+            Ok(link) => self.join(link),
+            Err(error) => self.try_later(&error),
         }
+    }
+
+    /// Looks whether there is a holder by now, where there was none; whether one was found.
+    pub(super) fn look(&mut self) -> bool {
+        if self.link.is_none()
+            && let Ok(link) = Holder::connect(&self.run)
+        {
+            self.join(link);
+            return self.link.is_some();
+        }
+        false
+    }
+
+    /// Both have everything, from now on.
+    fn join(&mut self, link: Holder) {
+        let sockets = &mut self.sockets;
+        let all = sockets.fetch(&link).and_then(|()| sockets.fetch_given(&link));
+        match all.and_then(|()| sockets.give(&link)) {
+            Ok(()) => (self.link, self.retry) = (Some(link), None),
+            Err(error) => self.try_later(&error.to_string()),
+        }
+    }
+
+    fn try_later(&mut self, error: &str) {
+        tracing::warn!(error, "there is no socket holder");
+        self.retry = Some(clock::after(Duration::from_secs(1)));
     }
 
     fn start(&mut self) -> Result<Holder, String> {

@@ -51,6 +51,7 @@ mod tries;
 mod unit;
 mod wire;
 
+pub use fdstore::given;
 pub use holder::DaemonError;
 pub use namespace::NamespaceError;
 pub use process::{Ended, is_signal, send, start_of as process_start, uptime};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fsx::{FsError, Meta};
-use crate::model::{Listen, ServiceManagerChoice, Slot, TakeOver};
+use crate::model::{GivenSocket, Listen, ServiceManagerChoice, Slot, TakeOver};
 
 use super::client::{self, Client, HangUp, Slots, Unreachable};
 use super::record;
@@ -23,6 +23,15 @@ pub trait ServiceManager: Send {
     /// # Errors
     /// [`Unreachable::Gone`].
     fn slots(&mut self) -> Result<Slots, Unreachable>;
+
+    /// The sockets that somebody else owns and gives now: workers that listen there get them. None, unless it can be
+    /// given any.
+    ///
+    /// # Errors
+    /// [`Unreachable::Gone`].
+    fn given(&mut self) -> Result<Vec<GivenSocket>, Unreachable> {
+        Ok(Vec::new())
+    }
 
     /// Has `spec.slot` run `spec` for `event`: see [`super::Ask::Ensure`]. What comes of it is news.
     ///

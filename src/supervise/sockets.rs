@@ -1,5 +1,5 @@
 //! The listening sockets of all slots: bound once, kept here and in the holder, so that either may
-//! die; and those that a worker, or another service, has bound itself.
+//! die; those that a worker, or another service, has bound itself; and those that somebody else owns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -11,6 +11,7 @@ use crate::model::{Listen, Socket};
 use super::holder::Holder;
 
 mod bind;
+pub(super) mod given;
 mod kept;
 mod quiet;
 mod taken;
@@ -40,10 +41,14 @@ pub(super) enum SocketError {
 /// What the keys of leases begin with.
 const LEASE: &str = "lease:";
 
-/// Everything held, by key: [`Socket::key`], `inherit:GROUP:ADDRESS`, or that of a lease.
+/// Everything held, by key: [`Socket::key`], `inherit:GROUP:ADDRESS`, that of what is [`given`], or of a lease.
 #[derive(Default)]
 pub(super) struct Sockets {
     held: BTreeMap<String, OwnedFd>,
+    /// what is given now: never let go here
+    given: BTreeSet<String>,
+    /// what of it this process itself was given
+    own: BTreeSet<String>,
     /// what workers listen on and could not be taken back from them, and why
     lost: BTreeMap<String, String>,
     /// what was let go while no holder could be told: one that comes back with it has it from a service manager
@@ -59,11 +64,15 @@ impl Sockets {
     ) -> Result<Vec<String>, SocketError> {
         let Listen::Sockets(sockets) = listen else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
-        for socket in sockets.values() {
+        for (name, socket) in sockets {
+            if let Some(key) = self.given_key(name, socket)? {
+                keys.push(key);
+                continue;
+            }
             let key = socket.key();
-            if let Some(why) = self.lost.get(&key) {
+            if let Some(why) = self.lost_at(&key, socket) {
                 // a second one beside it would take a part of the connections, and never all of them
-                return Err(SocketError::Lost { address: socket.address.to_string(), why: why.clone() });
+                return Err(SocketError::Lost { address: socket.address.to_string(), why: why.to_owned() });
             }
             if !self.held.contains_key(&key) {
                 let error = |why| SocketError::Bind { address: socket.address.to_string(), why };
@@ -75,6 +84,13 @@ impl Sockets {
             keys.push(key);
         }
         Ok(keys)
+    }
+
+    /// Why the socket of `key`, or one that was given at its address, is lost.
+    fn lost_at(&self, key: &str, socket: &Socket) -> Option<&str> {
+        let mut lost = self.lost.iter();
+        let is_it = |lost: &str| lost == key || given::is_at(lost, &socket.address);
+        lost.find(|(lost, _)| is_it(lost)).map(|(_, why)| why.as_str())
     }
 
     /// Holds a lease on the directory `path`, as if it were a socket, where that is not held yet; its key.
@@ -132,6 +148,9 @@ impl Sockets {
     pub(super) fn adjust(&self, sockets: &[Socket]) {
         for socket in sockets {
             let Some(fd) = self.held.get(&socket.key()) else { continue };
+            if self.held.keys().any(|key| given::is_at(key, &socket.address)) {
+                continue; // it makes way for that one, whose path it may be
+            }
             if let Err(why) = bind::adjust(socket, fd) {
                 tracing::warn!(address = %socket.address, why, "an option is not set");
             }
@@ -212,7 +231,8 @@ impl Sockets {
 
     /// The keys that nobody of `needed` asks for.
     pub(super) fn surplus(&self, needed: &BTreeSet<String>) -> Vec<String> {
-        let is_surplus = |key: &&String| !key.starts_with(LEASE) && !needed.contains(*key);
+        let is_surplus =
+            |key: &&String| !key.starts_with(LEASE) && !needed.contains(*key) && !self.given.contains(*key);
         self.held.keys().filter(is_surplus).cloned().collect()
     }
 
@@ -252,8 +272,10 @@ impl Sockets {
         let Ok(parent) = Dir::open(parent) else { return };
         let own = beside(key);
         let before = || self.sharing(path).map(beside).find(|beside| parent.exists(beside).unwrap_or(false));
+        let is_given = self.held.keys().any(|key| given::path_of(key) == Some(path));
         let _ = match parent.exists(&own) {
             Ok(true) => parent.remove_file(&own),
+            _ if is_given => Ok(()),
             _ => match before() {
                 Some(before) => parent.rename(&before, &parent, name),
                 None => parent.remove_file(name),

@@ -1,5 +1,6 @@
 //! `pointsman supervisor`: the loop that waits for everything at once and hands it on.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use super::crew::Crew;
 use super::holder::DaemonError;
 use super::keeper::Keeper;
 use super::wire::{Answer, Ask, WorkerSpec};
-use super::{clock, init, local, process};
+use super::{clock, fdstore, init, local, process};
 
 const LOCK: &str = "supervisor.lock";
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub run: PathBuf,
     /// our own binary, for `__exec` and `holder`
     pub program: PathBuf,
+    /// the sockets that we were given are on stdin
+    pub given: bool,
 }
 
 /// Adopts what runs in the run directory and supervises it until it is told to quit or gets TERM or
@@ -35,9 +38,19 @@ pub struct Config {
 /// [`DaemonError::Taken`] where the run directory has a supervisor; else it cannot be used, and
 /// nothing has been started or ended.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
+    let what = "take over the sockets that are given";
+    let given = match config.given {
+        true => fdstore::from_stdin().map_err(|e| system(what, e))?,
+        false => {
+            let words = ["supervisor", "--run"].map(OsStr::new);
+            let words = [words[0], words[1], config.run.as_os_str(), OsStr::new("--given")];
+            fdstore::hand_on(&config.program, &words).map_err(|e| system(what, e))?;
+            Vec::new()
+        }
+    };
     let run = Dir::create_all(&config.run, 0o755)?;
     if init::is_needed() {
-        return init::run(config, &path_of(&run)?);
+        return init::run(config, &path_of(&run)?, &given);
     }
     let _lock = local::claim(&run, LOCK, clients::SOCKET, SocketType::STREAM)?
         .map_err(|who| DaemonError::Taken { what: "supervisor", run: config.run.clone(), who })?;
@@ -46,7 +59,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let run = Dir::open(&path)?;
     Dir::create_all(&path.join("log"), 0o755)?;
     let signals = signals()?;
-    let keeper = Keeper::open(Dir::open(&path)?, &config.program);
+    let keeper = Keeper::open(Dir::open(&path)?, &config.program, given);
     let crew = Crew::muster(Dir::open(&path)?, config.program.clone(), keeper)?;
     let clients = Clients::listen(&run)?;
     tracing::info!(run = %path.display(), "supervisor is up");
@@ -155,6 +168,10 @@ impl Supervisor {
     }
 
     fn on_ask(&mut self, id: u64, ask: Ask) {
+        // one that has just come may have been given what is asked for
+        if self.crew.keeper.look() {
+            self.crew.let_go_of_stale();
+        }
         if !matches!(ask, Ask::Slots | Ask::Listen { .. }) {
             // what is being closed may be wanted again
             self.crew.close_now();
@@ -166,6 +183,7 @@ impl Supervisor {
                     news: self.crew.bulletin.last(),
                     workers: self.crew.table.report(),
                     lost: self.crew.keeper.sockets.lost().clone(),
+                    given: self.crew.keeper.sockets.given(),
                 };
                 return self.clients.answer(id, &answer);
             }

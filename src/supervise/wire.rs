@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Command, GenerationId, Listen, LoadedKey, Ready, Replace, Restart, Slot, Surroundings, Tell,
+    Command, GenerationId, GivenSocket, Listen, LoadedKey, Ready, Replace, Restart, Slot, Surroundings, Tell,
 };
 
 /// How to start a process on a generation: everything `pointsman __exec` needs that does not differ
@@ -157,6 +157,9 @@ pub enum Answer {
         /// sockets that workers listen on and that could not be taken back from them: by key, with the reason
         #[serde(default)]
         lost: BTreeMap<String, String>,
+        /// sockets that somebody else owns and gives now
+        #[serde(default)]
+        given: Vec<GivenSocket>,
     },
     /// the sockets of a process outside
     Taken(Taken),

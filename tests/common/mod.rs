@@ -8,6 +8,7 @@
 )]
 
 pub mod actor;
+pub mod host;
 pub mod load;
 pub mod nginx;
 pub mod systemd;

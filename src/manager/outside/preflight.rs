@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::activation::Act;
-use crate::model::{Command, Probe, Ready, Tell, chain};
+use crate::model::{Command, Fit, Probe, Ready, Request, Tell, chain};
 use crate::supervise::Launch;
 use crate::supervise::client::Slots;
 use crate::supervise::oneshot::{self, Cancel};
 
 use super::super::facts::program_path;
 use super::super::watchdog::is_there;
-use super::super::{ManagerError, Service, canary, headroom, surroundings, take_over};
+use super::super::{ManagerError, Service, canary, given, headroom, surroundings, take_over};
 use super::{Outside, stage_shot};
 
 impl Outside<'_> {
@@ -89,10 +89,22 @@ impl Outside<'_> {
         if let Some(why) = slots.as_ref().and_then(lost) {
             return Err(why);
         }
+        let given = if starts { self.given_doubts()? } else { Vec::new() };
         let (supervisor, workers) = slots.map_or((None, Vec::new()), |s| (s.supervisor, s.workers));
         let room = headroom::check(self.service, self.prepared, supervisor, &workers)?;
-        let doubts: Vec<String> = self.way_back_doubt().into_iter().chain(room).chain(doubt).collect();
+        let doubts: Vec<String> =
+            self.way_back_doubt().into_iter().chain(room).chain(doubt).chain(given).collect();
         Ok((!doubts.is_empty()).then(|| doubts.join("; ")))
+    }
+
+    /// What is doubtful about the sockets that are given to us. A new wish that has one elsewhere than where it is given
+    /// is refused; what served once serves on.
+    fn given_doubts(&self) -> Result<Vec<String>, String> {
+        let Fit { misnamed, doubts } = given::fit(self.client(), &self.prepared.target.pipeline)?;
+        match misnamed.first() {
+            Some(why) if self.event.request == Request::Activate => Err(why.clone()),
+            _ => Ok([misnamed, doubts].concat()),
+        }
     }
 
     /// What a failure would have to be put back on, and is not there any more. It is told, not refused: the change

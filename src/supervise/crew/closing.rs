@@ -92,6 +92,15 @@ impl Crew {
         }
     }
 
+    /// Lets go what was given once, is not any more, and no slot uses.
+    pub(in crate::supervise) fn let_go_of_stale(&mut self) {
+        for key in self.keeper.sockets.stale(|| self.table.needed_sockets()) {
+            tracing::info!(key, "is not given any more");
+            let (sockets, link) = self.keeper.parts();
+            sockets.let_go(&key, link);
+        }
+    }
+
     /// Closes what was bound for a process that never got ready: nobody will accept from it.
     pub(super) fn close_unneeded(&mut self, listen: Option<&Listen>) {
         let Some(Listen::Sockets(bound)) = listen else { return };
@@ -115,6 +124,7 @@ impl Crew {
     pub(in crate::supervise) fn tend_holder(&mut self, gone: bool) {
         if self.keeper.tend(gone) {
             self.take_back();
+            self.let_go_of_stale();
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Listen, Socket};
 use crate::supervise::process;
-use crate::supervise::sockets::{Found, of_process};
+use crate::supervise::sockets::{Found, given, of_process};
 use crate::supervise::wire::Taken;
 
 use super::Crew;
@@ -28,12 +28,12 @@ impl Crew {
         }
         let mut taken = Vec::new();
         let mut matched: BTreeSet<usize> = BTreeSet::new();
-        for socket in groups.values().flat_map(sockets_in) {
+        for (name, socket) in groups.values().flat_map(sockets_in) {
             let at: Vec<usize> = (0..found.len()).filter(|&i| found[i].is_at(&socket.address)).collect();
             match at.as_slice() {
                 [] => {}
                 [one] => {
-                    self.may_be(socket, &found[*one])?;
+                    self.may_be(name, socket, &found[*one])?;
                     if matched.insert(*one) {
                         taken.push((socket.key(), *one));
                     }
@@ -67,8 +67,13 @@ impl Crew {
     }
 
     /// Whether `found` can be what `socket` says; what is not so cannot be made so while the other process uses it.
-    fn may_be(&self, socket: &Socket, found: &Found) -> Result<(), String> {
+    fn may_be(&self, name: &str, socket: &Socket, found: &Found) -> Result<(), String> {
         let address = &socket.address;
+        if self.keeper.sockets.given_key(name, socket).map_err(|e| e.to_string())?.is_some() {
+            return Err(format!(
+                "{address} is given by whoever owns its socket, and nothing else is taken for it"
+            ));
+        }
         if self.keeper.sockets.is_another(&socket.key(), found) {
             return Err(format!("{address} is listened on by workers of this service already"));
         }
@@ -112,8 +117,11 @@ impl Crew {
         self.save();
     }
 
-    /// Whether a process that is none of ours has the socket of `key`, too: it must not notice what we do with it.
+    /// Whether somebody who is none of ours has the socket of `key`, too: it must not notice what we do with it.
     pub(super) fn is_shared(&self, key: &str) -> bool {
+        if given::is_given(key) {
+            return true;
+        }
         let lives = |(pid, started): &(u32, u64)| {
             process::stat(*pid).is_some_and(|now| now.started == *started && !matches!(now.state, 'Z' | 'X'))
         };
@@ -121,9 +129,9 @@ impl Crew {
     }
 }
 
-fn sockets_in(listen: &Listen) -> Vec<&Socket> {
+fn sockets_in(listen: &Listen) -> Vec<(&str, &Socket)> {
     match listen {
-        Listen::Sockets(sockets) => sockets.values().collect(),
+        Listen::Sockets(sockets) => sockets.iter().map(|(name, socket)| (name.as_str(), socket)).collect(),
         Listen::Inherit(_) => Vec::new(),
     }
 }

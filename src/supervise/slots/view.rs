@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::model::{Listen, Socket};
+use crate::supervise::sockets::given::is_at;
 use crate::supervise::wire::{WorkerReport, WorkerSpec, WorkerState};
 
 use super::{Role, Table};
@@ -18,7 +19,10 @@ impl Table {
         for accepted in self.places.values().filter_map(|place| place.accepted.as_ref()) {
             needed.extend(accepted.sockets.iter().cloned());
             if let Listen::Sockets(sockets) = &accepted.spec.listen {
-                needed.extend(sockets.values().map(Socket::key));
+                // in the place of one that is given none was bound
+                let is_given =
+                    |socket: &&Socket| accepted.sockets.iter().any(|key| is_at(key, &socket.address));
+                needed.extend(sockets.values().filter(|socket| !is_given(socket)).map(Socket::key));
             }
         }
         needed

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::fsx::Dir;
 use crate::supervise::holder::{Holder, HolderError};
 
-use super::{Found, LEASE, Sockets, cookie, quiet};
+use super::{Found, LEASE, Sockets, cookie, given, quiet};
 
 impl Sockets {
     /// Fetches back what the holder keeps. What it need not keep any more it is told: what was let go meanwhile, and
@@ -21,11 +21,13 @@ impl Sockets {
             }
             if let Entry::Vacant(place) = self.held.entry(key) {
                 let fd = holder.get(place.key())?;
-                if quiet::has_ended(&fd) || has_no_path(place.key()) {
-                    holder.drop(place.key())?;
-                    continue;
+                if !given::is_given(place.key()) {
+                    if quiet::has_ended(&fd) || has_no_path(place.key()) {
+                        holder.drop(place.key())?;
+                        continue;
+                    }
+                    quiet::let_in(&fd);
                 }
-                quiet::let_in(&fd);
                 place.insert(fd);
             }
         }
@@ -58,7 +60,9 @@ impl Sockets {
     /// Keeps `found` again, which was lost, as `key`.
     pub(in crate::supervise) fn take_back(&mut self, key: &str, found: Found, holder: Option<&Holder>) {
         tracing::warn!(address = key, "took a lost socket back from its worker");
-        quiet::let_in(&found.fd);
+        if !given::is_given(key) {
+            quiet::let_in(&found.fd);
+        }
         self.keep(key.to_owned(), found.fd, holder);
     }
 

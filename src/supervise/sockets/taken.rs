@@ -31,9 +31,13 @@ pub(in crate::supervise) struct Found {
 }
 
 impl Found {
-    /// What `fd` is, where clients come to it: a stream socket that listens, or a datagram socket that is bound to
-    /// a port or path and to no peer.
+    /// What `fd` is, where clients come to it.
     pub(super) fn of(fd: OwnedFd) -> Option<Found> {
+        Found::waiting(fd).filter(|found| !found.only_sends())
+    }
+
+    /// What `fd` is: a stream socket that listens, or a datagram socket that is bound to a port or path and to no peer.
+    pub(super) fn waiting(fd: OwnedFd) -> Option<Found> {
         let kind = sockopt::socket_type(&fd).ok()?;
         let waits = match kind {
             SocketType::STREAM => sockopt::socket_acceptconn(&fd).unwrap_or(false),
@@ -47,6 +51,12 @@ impl Found {
         let v6only = domain != AddressFamily::INET6 || sockopt::ipv6_v6only(&fd).unwrap_or(true);
         let cookie = super::cookie(&fd);
         Some(Found { address, nonblocking, v6only, cookie, fd })
+    }
+
+    /// What only sends has a port as well: one that the system has chosen, on every address.
+    fn only_sends(&self) -> bool {
+        let at = self.address.strip_prefix("udp://").and_then(|at| at.parse::<SocketAddr>().ok());
+        at.is_some_and(|at| at.ip().is_unspecified() && ephemeral().contains(&at.port()))
     }
 
     /// Whether it listens at `address`.
@@ -85,9 +95,7 @@ fn address(fd: &OwnedFd, is_stream: bool) -> Option<String> {
     let any = rustix::net::getsockname(fd).ok()?;
     if let Ok(at) = SocketAddr::try_from(any.clone()) {
         let scheme = if is_stream { "tcp" } else { "udp" };
-        // what only sends has a port as well: one that the system has chosen, on every address
-        let sends = !is_stream && at.ip().is_unspecified() && ephemeral().contains(&at.port());
-        return (at.port() != 0 && !sends).then(|| format!("{scheme}://{at}"));
+        return (at.port() != 0).then(|| format!("{scheme}://{at}"));
     }
     let unix = SocketAddrUnix::try_from(any).ok()?;
     let path = String::from_utf8_lossy(unix.path_bytes()?).into_owned();
