@@ -485,6 +485,21 @@ fn a8_a_pointer_that_somebody_else_moved_meanwhile_is_not_moved_over() {
     assert_eq!((sandbox.current(), sandbox.workers()), (Some(one), before));
 }
 
+/// Whether somebody who has come to a socket of process `pid` waits until it takes notice.
+fn is_asked(pid: u32) -> bool {
+    let itself = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let itself = rustix::process::pidfd_open(itself, rustix::process::PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let numbers = numbers.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap());
+    numbers.into_iter().any(|number| {
+        let none = rustix::process::PidfdGetfdFlags::empty();
+        let Ok(fd) = rustix::process::pidfd_getfd(&itself, number, none) else { return false };
+        let mut polled = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
+        listens && rustix::event::poll(&mut polled, Some(&rustix::time::Timespec::default())) == Ok(1)
+    })
+}
+
 #[test]
 fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     let (sandbox, one) = serving();
@@ -500,8 +515,7 @@ fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     let (victim, supervisor) = (sandbox.workers()["worker/2"], supervisor(&sandbox));
     common::signal_to(supervisor, Signal::STOP);
     common::signal_to(victim.pid, Signal::KILL);
-    // nothing is to be seen meanwhile: the probation's own time has to pass
-    std::thread::sleep(Duration::from_secs(3));
+    until("the end of the probation, of which it is asked", || is_asked(supervisor));
     common::signal_to(supervisor, Signal::CONT);
     assert_eq!(code(&sandbox, caller), 1);
     assert_eq!(sandbox.current(), Some(one));

@@ -10,6 +10,7 @@
 pub mod actor;
 pub mod load;
 pub mod nginx;
+pub mod spec;
 pub mod systemd;
 
 use std::collections::BTreeMap;
@@ -66,7 +67,12 @@ impl Sandbox {
 
     /// The program with this sandbox's store and an environment of its own.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.command_of(Path::new(PROGRAM), args)
+    }
+
+    /// The same with another copy of the program.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.arg("--store").arg(self.path("store")).args(args).current_dir(self.dir.path()).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         if systemd::backend().is_some() {
@@ -123,6 +129,8 @@ impl Sandbox {
     pub fn start_manager(&mut self) -> u32 {
         let pid = self.spawn_manager();
         self.wait("the manager is at work", |status| {
+            // whoever has ended is not waited for: one that may is for `spawn_manager`
+            assert!(process(pid).is_some(), "the manager has ended: {status:#}");
             status["manager"]["pid"] == pid && (status["supervisor"].is_u64() || systemd::backend().is_some())
         });
         self.wait("nothing is left to do", |status| status["activation"].is_null());
