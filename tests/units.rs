@@ -248,6 +248,10 @@ impl Host {
         assert!(answer.ends_with(&*self.body.borrow()), "{answer}");
         self.replaced(before);
         self.settled();
+        self.until("both workers", || {
+            let ready = |worker: &&Value| worker["state"] == "ready" && worker["accepted"] == true;
+            self.status()["workers"].as_array().unwrap().iter().filter(ready).count() == 2
+        });
         assert!(self.workers().values().all(|now| !workers.values().any(|old| now == old)));
         assert_eq!(self.sockets(), sockets, "one socket, and the same");
     }
