@@ -320,12 +320,15 @@ fn a2_a_manager_that_waits_for_the_engine_lock_ends_when_asked() {
 #[test]
 fn a8_a_supervisor_that_dies_in_the_middle_of_a_start_does_not_end_the_activation() {
     let (sandbox, _) = serving();
-    let two = push(&sandbox, "two", "sleep 1", "");
+    let gate = sandbox.path("gate");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done", gate.display());
+    let two = push(&sandbox, "two", &script, "");
     let caller = in_background(&sandbox, &["activate", &two]);
     sandbox.wait("the first is starting", |status| {
         status["workers"].as_array().unwrap().iter().any(|w| w["state"] == "starting")
     });
     common::signal_to(supervisor(&sandbox), Signal::KILL);
+    std::fs::write(gate, "").unwrap();
     let code = code(&sandbox, caller);
     assert_eq!(code, 0, "{}", std::fs::read_to_string(sandbox.path("caller.log")).unwrap());
     assert_eq!(generations(&sandbox), all_on(&two));
@@ -505,7 +508,7 @@ fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     let (sandbox, one) = serving();
     source(&sandbox, "two", ": two", "");
     let pipeline = std::fs::read_to_string(sandbox.path("two/pointsman.yaml")).unwrap();
-    sandbox.write("two/pointsman.yaml", &pipeline.replace("probation: 100ms", "probation: 2s"));
+    sandbox.write("two/pointsman.yaml", &pipeline.replace("probation: 100ms", "probation: 6s"));
     let two = sandbox.run(&["push", "two"], 0);
     let caller = in_background(&sandbox, &["activate", &two]);
     sandbox.wait("both are ready", |status| {
