@@ -1,5 +1,6 @@
 //! A worker for tests that says on `NOTIFY_SOCKET` what it is told to: at its start the words of `SAYS`, then each
-//! datagram that comes to `{run}/say`. With `BEATS` it says `WATCHDOG=1` after each so many milliseconds.
+//! datagram that comes to `{run}/say`. With `BEATS` it says `WATCHDOG=1` after each so many milliseconds at
+//! least, and prints `beat`.
 //!
 //! It takes no notice of HUP, and ends on TERM.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "it is a program of its own")]
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let pause = Duration::from_millis(pause.parse()?);
         std::thread::spawn(move || {
             while say(b"WATCHDOG=1").is_ok() {
+                println!("beat");
                 std::thread::sleep(pause);
             }
         });

@@ -320,12 +320,15 @@ fn a2_a_manager_that_waits_for_the_engine_lock_ends_when_asked() {
 #[test]
 fn a8_a_supervisor_that_dies_in_the_middle_of_a_start_does_not_end_the_activation() {
     let (sandbox, _) = serving();
-    let two = push(&sandbox, "two", "sleep 1", "");
+    let gate = sandbox.path("gate");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done", gate.display());
+    let two = push(&sandbox, "two", &script, "");
     let caller = in_background(&sandbox, &["activate", &two]);
     sandbox.wait("the first is starting", |status| {
         status["workers"].as_array().unwrap().iter().any(|w| w["state"] == "starting")
     });
     common::signal_to(supervisor(&sandbox), Signal::KILL);
+    std::fs::write(gate, "").unwrap();
     let code = code(&sandbox, caller);
     assert_eq!(code, 0, "{}", std::fs::read_to_string(sandbox.path("caller.log")).unwrap());
     assert_eq!(generations(&sandbox), all_on(&two));
@@ -485,12 +488,27 @@ fn a8_a_pointer_that_somebody_else_moved_meanwhile_is_not_moved_over() {
     assert_eq!((sandbox.current(), sandbox.workers()), (Some(one), before));
 }
 
+/// Whether somebody who has come to a socket of process `pid` waits until it takes notice.
+fn is_asked(pid: u32) -> bool {
+    let itself = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let itself = rustix::process::pidfd_open(itself, rustix::process::PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let numbers = numbers.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap());
+    numbers.into_iter().any(|number| {
+        let none = rustix::process::PidfdGetfdFlags::empty();
+        let Ok(fd) = rustix::process::pidfd_getfd(&itself, number, none) else { return false };
+        let mut polled = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
+        listens && rustix::event::poll(&mut polled, Some(&rustix::time::Timespec::default())) == Ok(1)
+    })
+}
+
 #[test]
 fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     let (sandbox, one) = serving();
     source(&sandbox, "two", ": two", "");
     let pipeline = std::fs::read_to_string(sandbox.path("two/pointsman.yaml")).unwrap();
-    sandbox.write("two/pointsman.yaml", &pipeline.replace("probation: 100ms", "probation: 2s"));
+    sandbox.write("two/pointsman.yaml", &pipeline.replace("probation: 100ms", "probation: 6s"));
     let two = sandbox.run(&["push", "two"], 0);
     let caller = in_background(&sandbox, &["activate", &two]);
     sandbox.wait("both are ready", |status| {
@@ -500,8 +518,7 @@ fn a8_a_probation_is_not_outlived_because_nobody_tells() {
     let (victim, supervisor) = (sandbox.workers()["worker/2"], supervisor(&sandbox));
     common::signal_to(supervisor, Signal::STOP);
     common::signal_to(victim.pid, Signal::KILL);
-    // nothing is to be seen meanwhile: the probation's own time has to pass
-    std::thread::sleep(Duration::from_secs(3));
+    until("the end of the probation, of which it is asked", || is_asked(supervisor));
     common::signal_to(supervisor, Signal::CONT);
     assert_eq!(code(&sandbox, caller), 1);
     assert_eq!(sandbox.current(), Some(one));

@@ -12,6 +12,7 @@ use common::load::Load;
 use common::nginx::address;
 use common::systemd::Scope;
 use common::{PATIENCE, PROGRAM};
+use serde_json::Value;
 
 /// All three at once, by one command: restarted, killed, stopped and started.
 fn together(host: &Host, load: &Load) {
@@ -63,6 +64,10 @@ fn all_killed(host: &Host) {
     assert!(answer.ends_with(&*host.body.borrow()), "{answer}");
     host.replaced(before);
     host.settled();
+    host.until("both workers", || {
+        let ready = |worker: &&Value| worker["state"] == "ready" && worker["accepted"] == true;
+        host.status()["workers"].as_array().unwrap().iter().filter(ready).count() == 2
+    });
     assert!(host.workers().values().all(|now| !workers.values().any(|old| now == old)));
     assert_eq!(host.sockets(), sockets, "one socket, and the same");
 }

@@ -167,6 +167,12 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
              anew with that right, or stop and start the service"
         )
     }));
+    let daemons = [("manager", report.manager.as_ref().map(|it| it.pid)), ("supervisor", report.supervisor)];
+    let replaced = daemons.into_iter().filter_map(|(name, pid)| {
+        let why = facts::outdated(pid?)?;
+        Some(format!("the {name} is not what is on disk any more, {why}: end it and start it anew, the workers serve on"))
+    });
+    report.advice.extend(replaced);
     look_outside(service, &mut report);
     Ok(report)
 }

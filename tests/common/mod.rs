@@ -11,6 +11,7 @@ pub mod actor;
 pub mod host;
 pub mod load;
 pub mod nginx;
+pub mod spec;
 pub mod systemd;
 
 use std::collections::BTreeMap;
@@ -100,7 +101,12 @@ impl Sandbox {
 
     /// The program with this sandbox's store and an environment of its own.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.command_of(Path::new(PROGRAM), args)
+    }
+
+    /// The same with another copy of the program.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.arg("--store").arg(self.path("store")).args(args).current_dir(self.dir.path()).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         systemd::lead_to_it(&mut command);

@@ -6,6 +6,8 @@ mod handoff;
 mod lost;
 mod oneshots;
 mod sockets;
+#[path = "../common/spec.rs"]
+mod spec_of_tests;
 mod spoken;
 mod stage;
 mod systemd;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman::model::{Ready, Tell};
 use pointsman::supervise::{News, NewsSource, WorkerSpec, WorkerState};
 
-use crate::stage::{self, Stage, until_gone};
+use crate::stage::{self, Stage, until, until_gone};
 
 /// Microseconds, as `MONOTONIC_USEC=` has them.
 fn now() -> i64 {
@@ -127,12 +127,13 @@ fn w42_a_worker_that_speaks_lives_until_it_gives_up() {
     let stage = Stage::new();
     let mut spec = stage.speaker(1, "READY=1");
     spec.watchdog = Some(Duration::from_secs(3));
-    spec.launch.env.insert("BEATS".into(), "20".into());
+    spec.launch.env.insert("BEATS".into(), "100".into());
     let process = stage.ready(1, &spec);
     let log = stage.log();
     assert!(log.contains(&format!("WATCHDOG_PID={}\nWATCHDOG_USEC=3000000\n", process.pid)), "{log}");
-    // longer than it may be silent: nothing is to be seen of a beat
-    std::thread::sleep(Duration::from_secs(4));
+    // so many take longer than it may be silent
+    let beats = || stage.log().lines().filter(|line| *line == "beat").count();
+    until("beats", || (beats() > 32).then_some(()));
     assert_eq!(stage.accepted(), Some(process));
     let mut news = stage.news(0);
     stage.say("WATCHDOG=1");

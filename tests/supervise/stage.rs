@@ -1,6 +1,5 @@
 //! A run directory with a real supervisor in it, and what a manager would do with it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pointsman::model::{
-    Address, Command as Words, GenerationId, Listen, Ready, Replace, Restart, ServiceManagerChoice, Slot,
-};
+use pointsman::model::{Address, Command as Words, GenerationId, Listen, Ready, ServiceManagerChoice};
 use pointsman::supervise::client::Client;
 use pointsman::supervise::{
-    Launch, News, NewsSource, ServiceManager, WorkerReport, WorkerSpec, WorkerState, Workers,
+    News, NewsSource, ServiceManager, WorkerReport, WorkerSpec, WorkerState, Workers,
 };
 use rustix::process::{Pid, Signal};
 
@@ -177,31 +174,7 @@ impl Stage {
         let config = self.dir.path().join(format!("generation-{generation}"));
         fs::create_dir_all(&config).unwrap();
         fs::write(config.join("body"), format!("generation {generation}\n")).unwrap();
-        WorkerSpec {
-            slot: Slot { group: "web".into(), instance: 1 },
-            generation: id(generation),
-            loaded: None,
-            launch: Launch {
-                command: Words(["sh", "-c", script].map(str::to_owned).into()),
-                env: BTreeMap::new(),
-                config,
-                loaded: None,
-                mount: None,
-                read_only: Vec::new(),
-                surroundings: Default::default(),
-            },
-            copies_loaded: false,
-            leases: Vec::new(),
-            listen: Listen::Sockets(BTreeMap::new()),
-            ready: Ready::File("{run}/ready".into()),
-            start_timeout: Duration::from_secs(10),
-            grace_shutdown_time: Duration::from_secs(10),
-            stop_signal: "TERM".into(),
-            replace: Replace::OneByOne,
-            tell: None,
-            restart: Restart::default(),
-            watchdog: None,
-        }
+        crate::spec_of_tests::worker(1, id(generation), config, script)
     }
 
     /// The example server on `address`.
