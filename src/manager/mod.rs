@@ -22,6 +22,7 @@ mod launch;
 mod logs;
 mod objection;
 mod outside;
+mod rejection;
 mod request;
 mod run;
 mod service;
