@@ -65,6 +65,18 @@ fn c8_no_text_commands_a_terminal() {
 }
 
 #[test]
+fn a8_a_verdict_says_which_worker_has_failed() {
+    let mut sandbox = Sandbox::new();
+    let group = "{command: [sleep, '1000'], ready: {after: 1ms}}";
+    let broken = "{command: [sh, -c, echo no cheese; exit 3], ready: notify, restart: {on: never}}";
+    sandbox.write("a/pointsman.yaml", &format!("version: 1\nworkers: {{fine: {group}, lost: {broken}}}\n"));
+    sandbox.start_manager();
+    let said = sandbox.error(&["deploy", "a"], 1);
+    assert!(said.contains("(workers): lost/1: exited with status 3\nno cheese"), "{said}");
+    assert!(sandbox.run(&["history"], 0).ends_with("lost/1: exited with status 3"));
+}
+
+#[test]
 fn c2_colours_are_for_terminals_that_want_them() {
     let sandbox = Sandbox::new();
     sandbox.write("a/x", "one\n");
