@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         sudo_user: std::env::var("SUDO_USER").ok(),
         ssh_connection: std::env::var("SSH_CONNECTION").ok(),
         terminal: std::env::var("TERM").ok(),
+        no_colour: std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty()),
         notify_socket: std::env::var_os("NOTIFY_SOCKET"),
         program: std::env::current_exe().ok(),
     };

@@ -99,7 +99,11 @@ fn s19_a_hostile_stream_is_refused_by_name_and_leaves_nothing() {
         ("an absolute name", &[(FILE, "/etc/evil", "", 0o644, b"x")], "/etc/evil"),
         ("a control character", &[(FILE, "a\nb", "", 0o644, b"x")], "a\\nb"),
         ("a link out", &[(LINK, "l", "/tmp", 0o777, b"")], "/tmp"),
-        ("a link up", &[(LINK, "l", "..", 0o777, b"")], "leads out"),
+        (
+            "a link up",
+            &[(LINK, "l", "..", 0o777, b"")],
+            "leads out of the archive, to ..; make it relative, or have tar",
+        ),
         ("through a link", &[(LINK, "l", "d", 0o777, b""), (FILE, "l/evil", "", 0o644, b"x")], "l"),
         (
             "out by links",

@@ -241,7 +241,7 @@ fn c1_a_path_that_is_not_there_is_1() {
     }
     fails(&sandbox, &["diff", "@", "./nowhere"], 1, &["nowhere", "give a path that is there"]);
     // what does not look like a path may be meant as one or as a REF
-    fails(&sandbox, &["check", "nowhere"], 3, &["no directory `nowhere`", "not in the store"]);
+    fails(&sandbox, &["check", "nowhere"], 3, &["no file or directory `nowhere`", "not in the store"]);
     let started = ["exec", "--", "no-such-program"];
     fails(&sandbox, &started, 127, &["no-such-program"]);
     fails(&sandbox, &["exec", "--", "/etc/passwd"], 126, &["/etc/passwd"]);

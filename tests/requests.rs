@@ -226,6 +226,31 @@ fn a18_what_is_confirmed_in_time_stays() {
 }
 
 #[test]
+fn a14_what_is_confirmed_is_rejected_no_more() {
+    let mut sandbox = Sandbox::new();
+    let (one, two) = (push(&sandbox, "one", ""), push(&sandbox, "two", ""));
+    sandbox.run(&["activate", &one], 0);
+    sandbox.run(&["activate", &two], 0);
+    sandbox.run(&["rollback"], 0);
+    sandbox.start_manager();
+    let rejected = || -> Vec<String> {
+        let list = sandbox.json(&["list"], 0);
+        let all = list["generations"].as_array().unwrap().iter().filter(|listed| listed["rejected"] == true);
+        all.map(|listed| listed["id"].as_str().unwrap().to_owned()).collect()
+    };
+    sandbox.run(&["activate", &two, "--force", "--confirm-within", "10m"], 0);
+    assert_eq!(rejected(), [two.as_str()], "nobody has said yet that it may stay");
+    sandbox.run(&["confirm"], 0);
+    assert_eq!(rejected(), Vec::<String>::new());
+    assert_eq!(sandbox.json(&["activate", "@"], 0)["verdict"], "unchanged");
+    // and what a rollback has left is, once that may stay
+    sandbox.run(&["rollback", "--confirm-within", "10m"], 0);
+    assert_eq!(rejected(), Vec::<String>::new());
+    sandbox.run(&["confirm"], 0);
+    assert_eq!(rejected(), [two.as_str()]);
+}
+
+#[test]
 fn a18_what_nobody_confirms_goes_back() {
     let mut sandbox = Sandbox::new();
     sandbox.start_manager();
@@ -286,6 +311,7 @@ fn a18_bringing_it_up_again_does_not_confirm_it() {
         "{started:#}"
     );
     assert_eq!(started["confirm_by"], asked["confirm_by"], "{started:#}");
+    assert_eq!(sandbox.status()["unconfirmed"]["event"], asked["event"]);
     assert!(left(&sandbox) < before, "the time goes on");
     assert_eq!(sandbox.json(&["confirm"], 0)["verdict"], "good");
     assert_eq!(sandbox.status()["last_good"], two.as_str());

@@ -207,6 +207,12 @@ fn u6_install_beneath_another_root_says_what_it_does_and_takes_it_back() {
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.contains("ExecStart=/opt/pointsman/bin/pointsman -s %i "), "{text}");
     }
+    let other = std::process::Command::new(INSTALL)
+        .args(["--destdir", destdir, "--binary", "/bin/true"])
+        .output()
+        .unwrap();
+    assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("another program"));
+    assert_eq!(files(), 7, "what cannot be had is said before anything is changed");
     std::fs::create_dir_all(root.path().join("var/lib/pointsman/web")).unwrap();
     install(&["--prefix", "/opt/pointsman", "--uninstall"]);
     assert_eq!(files(), 0);

@@ -233,7 +233,7 @@ fn in_step(plan: Plan, at: usize, seen: Observation) -> (Activation, Vec<Action>
         // somebody may have waited for it: then its end is told so
         (Observation::WorkerFailed { slot, generation, why }, Act::Replace(_) | Act::Probation) => {
             match (generation == plan.target, &act) {
-                (true, Act::Replace(awaited)) if slot == *awaited => failed(plan, why),
+                (true, Act::Replace(awaited)) if slot == *awaited => failed(plan, format!("{slot}: {why}")),
                 (true, _) => failed(plan, format!("{slot} ended: {why}")),
                 (false, _) => stays(plan),
             }

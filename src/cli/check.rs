@@ -7,19 +7,17 @@ use crate::manager::{CheckTarget, ManagerError, Service, check};
 
 use super::exit::{Exit, Failure, of_push};
 use super::flags::CheckFlags;
-use super::inspect::resolve;
 use super::output::{Colour, Output};
+use super::scratch;
 
 pub(super) fn run(flags: &CheckFlags, service: &Service, output: &mut Output) -> Result<Exit, Failure> {
-    // what looks like a path, or is there, is one; everything else is a REF
     let target = flags.target.as_str();
-    let path = Path::new(target);
-    let is_path = target.contains('/') || target.starts_with('.') || fsx::Meta::of_path(path).is_ok();
-    let target = match is_path {
-        true => CheckTarget::Directory { path: fsx::absolute(path)?, copy_links: flags.copy_links },
-        false => {
-            CheckTarget::Generation(resolve(service, target).map_err(|failure| neither(target, failure))?)
+    let target = match scratch::is_path(target) {
+        true => {
+            let path = fsx::absolute(Path::new(target))?;
+            CheckTarget::Directory { path, copy_links: flags.copy_links }
         }
+        false => CheckTarget::Generation(scratch::resolve(service, target)?),
     };
     let report = check(service, &target).map_err(|error| match error {
         ManagerError::Push(error) => of_push(error, &service.place.host),
@@ -44,14 +42,4 @@ pub(super) fn run(flags: &CheckFlags, service: &Service, output: &mut Output) ->
         None => output.line("ok"),
     }
     Ok(exit)
-}
-
-/// What names no generation may have been meant as a directory.
-fn neither(target: &str, failure: Failure) -> Failure {
-    match failure.exit {
-        Exit::NoSuch => {
-            Failure::new(Exit::NoSuch, format!("there is no directory `{target}`, and {}", failure.text()))
-        }
-        _ => failure,
-    }
 }

@@ -8,8 +8,8 @@ use crate::supervise;
 use super::exit::{Exit, Failure};
 use super::place::Environment;
 
-pub(super) fn manager(service: &Service) -> Result<Exit, Failure> {
-    log();
+pub(super) fn manager(service: &Service, environment: &Environment) -> Result<Exit, Failure> {
+    log(environment);
     let (given, name) = (supervise::given(), &service.place.name);
     if given > 0 {
         tracing::error!(
@@ -27,7 +27,7 @@ pub(super) fn supervisor(
     place: impl FnOnce() -> Result<Place, Failure>,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    log();
+    log(environment);
     let run = run_directory(run, place)?;
     let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
     let config = supervise::supervisor::Config { run, program, given };
@@ -41,7 +41,7 @@ pub(super) fn holder(
     place: impl FnOnce() -> Result<Place, Failure>,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    log();
+    log(environment);
     let run = run_directory(run, place)?;
     let program = environment.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
     let config =
@@ -85,8 +85,8 @@ pub(super) fn get(url: &str) -> Result<Exit, Failure> {
 }
 
 /// The daemons talk on stderr, a line each.
-fn log() {
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+fn log(environment: &Environment) {
+    let colour = environment.colours() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colour);
     let _ = log.try_init();
 }

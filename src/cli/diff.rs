@@ -9,7 +9,6 @@ use crate::store::Source;
 
 use super::exit::{Exit, Failure};
 use super::flags::DiffFlags;
-use super::inspect::resolve;
 use super::output::{Colour, Output};
 use super::place::Environment;
 use super::scratch;
@@ -37,7 +36,7 @@ pub(super) fn run(
 fn side(text: &str, service: &Service, environment: &Environment) -> Result<Side, Failure> {
     let path = Path::new(text);
     if text != "-" && !scratch::is_path(text) {
-        return Ok(Side::Generation(resolve(service, text)?));
+        return Ok(Side::Generation(scratch::resolve(service, text)?));
     }
     let mut stdin = std::io::stdin().lock();
     let source = if text == "-" { Source::Archive(&mut stdin) } else { Source::Directory(path) };

@@ -80,6 +80,7 @@ fn next_step(mut error: &(dyn Error + 'static)) -> Option<&'static str> {
         ErrorKind::NotADirectory => "give a directory",
         ErrorKind::PermissionDenied => "run it as a user who may, or change the rights",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room and run it again",
+        ErrorKind::FileTooLarge => "raise the limit (`ulimit -f`) and run it again",
         ErrorKind::ReadOnlyFilesystem => "make the file system writable and run it again",
         _ => return None,
     })

@@ -225,7 +225,7 @@ pub(super) struct TagFlags {
     /// The tag
     #[arg(value_name = "NAME")]
     pub(super) name: String,
-    /// The generation [default: @]
+    /// The generation; without REF the one in force
     #[arg(value_name = "REF")]
     pub(super) reference: Option<String>,
     /// Take the tag away; its generation stays

@@ -70,6 +70,10 @@ fn command(id: GenerationId) -> String {
 /// Opens an operator's file: symlinks on the way are followed, a fifo is not waited for.
 pub(super) fn open(path: &Path) -> Result<impl std::io::Read, Failure> {
     let path = fsx::canonical(path)?;
+    if fsx::Meta::of_path(&path)?.kind == fsx::EntryKind::Dir {
+        let why = format!("{} is a directory; give an export, which is a file", path.display());
+        return Err(Failure::new(Exit::Failed, why));
+    }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Failure::usage(format!("{} is no file; give an export", path.display())));
     };

@@ -1,5 +1,7 @@
 //! `pointsman show` and `path`
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use serde_json::json;
 
 use crate::manager::Service;
@@ -81,7 +83,8 @@ pub(super) fn path(reference: &str, service: &Service, output: &mut Output) -> R
     if output.is_json() {
         output.object(&json!({ "id": id, "path": path }));
     } else {
-        output.line(path.display().to_string());
+        // for other programs, as it is
+        output.bytes(&[path.as_os_str().as_bytes(), b"\n"].concat());
     }
     Ok(Exit::Done)
 }

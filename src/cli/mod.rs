@@ -44,13 +44,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
-        Err(error) => return misused(&error, &arguments) as u8,
+        Err(error) => return misused(&error, &arguments, environment) as u8,
     };
     if let Command::ExecSpec { descriptor } = args.command {
         return daemons::exec(descriptor, environment);
     }
     // a reader that goes away (`| head`) ends the output, not the work
-    let mut output = Output::new(args.json);
+    let mut output = Output::new(args.json, environment.colours());
     let exit = dispatch(args, environment, &mut output).unwrap_or_else(|failure| {
         output.failure(&failure);
         failure.exit
@@ -59,7 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 }
 
 /// What the parser says: an error, or help and version, which are errors to it, too.
-fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
+fn misused(error: &clap::Error, arguments: &[OsString], environment: &Environment) -> Exit {
     let _ = error.print();
     if !error.use_stderr() {
         return Exit::Done;
@@ -70,7 +70,8 @@ fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
     let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let what = what.join(" ");
     let what = what.strip_prefix("error: ").unwrap_or(&what);
-    Output::new(json).error_object(&format!("{what}; `pointsman --help` shows what there is"), Exit::Usage);
+    let text = format!("{what}; `pointsman --help` shows what there is");
+    Output::new(json, environment.colours()).error_object(&text, Exit::Usage);
     Exit::Usage
 }
 
@@ -107,7 +108,7 @@ fn dispatch(args: Args, environment: &Environment, output: &mut Output) -> Resul
         Command::Exec(flags) => exec::run(&flags, &open()?, environment),
         Command::Logs(flags) => logs::run(&flags, &open()?, output),
         Command::Signal(flags) => signal::run(&flags, &open()?, output),
-        Command::Manager => daemons::manager(&open()?),
+        Command::Manager => daemons::manager(&open()?, environment),
         Command::Supervisor { run, given } => daemons::supervisor(run.as_deref(), given, place, environment),
         Command::Completions(flags) => completions::run(&flags, output),
         Command::ExecSpec { .. } => unreachable!("it has become another program"),

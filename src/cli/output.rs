@@ -12,8 +12,8 @@ use super::exit::{Exit, Failure};
 pub(super) struct Output {
     json: bool,
     colour: bool,
-    /// lines go where control characters would be obeyed
-    escapes: bool,
+    /// stdout is a terminal
+    terminal: bool,
     /// the reader has gone away
     unread: bool,
     /// why the result could not be written; a reader that went away is no reason
@@ -29,10 +29,11 @@ pub(super) enum Colour {
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Output {
-        let colour = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-        let escapes = std::io::stdout().is_terminal();
-        Output { json, colour, escapes, unread: false, lost: None }
+    /// Of a command of which one JSON object is wanted or not; `colours` may be used where people look.
+    pub(super) fn new(json: bool, colours: bool) -> Output {
+        let terminal = std::io::stdout().is_terminal();
+        let colour = colours && terminal && std::io::stderr().is_terminal();
+        Output { json, colour, terminal, unread: false, lost: None }
     }
 
     /// Whether one JSON object is wanted.
@@ -40,16 +41,9 @@ impl Output {
         self.json
     }
 
-    /// A line of the result.
+    /// A line of the result, for people: a pipe ends at a terminal as a rule.
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
-        let text = text.as_ref();
-        let text = if self.escapes { escaped(text) } else { Cow::Borrowed(text) };
-        self.bytes(format!("{text}\n").as_bytes());
-    }
-
-    /// From here on lines are escaped wherever they go: they have what programs have said in them.
-    pub(super) fn escape(&mut self) {
-        self.escapes = true;
+        self.bytes(format!("{}\n", escaped(text.as_ref())).as_bytes());
     }
 
     /// Lines of the result, in one write.
@@ -72,7 +66,7 @@ impl Output {
 
     /// What a program has written: into a pipe as it is, on a terminal as it can be shown.
     pub(super) fn foreign(&mut self, bytes: &[u8]) {
-        match self.escapes {
+        match self.terminal {
             true => self.bytes(escaped(&String::from_utf8_lossy(bytes)).as_bytes()),
             false => self.bytes(bytes),
         }

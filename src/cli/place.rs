@@ -28,6 +28,8 @@ pub struct Environment {
     pub ssh_connection: Option<String>,
     /// what the terminal is called
     pub terminal: Option<String>,
+    /// whether `NO_COLOR` is set
+    pub no_colour: bool,
     /// `NOTIFY_SOCKET`
     pub notify_socket: Option<OsString>,
     /// this program
@@ -35,6 +37,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Whether colours may be used on a terminal.
+    pub(super) fn colours(&self) -> bool {
+        !self.no_colour && self.terminal.as_deref() != Some("dumb")
+    }
+
     /// Who runs this program.
     pub(super) fn actor(&self) -> Actor {
         Actor {

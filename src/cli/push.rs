@@ -40,7 +40,9 @@ pub(super) fn push(
     let mut meta = Metadata::new();
     for KeyValue { key, value } in flags.meta.iter().cloned() {
         if let Some(before) = meta.insert(key.clone(), value) {
-            return Err(Failure::usage(format!("--meta {key} is given twice, first as `{before}`")));
+            return Err(Failure::usage(format!(
+                "--meta {key} is given twice, first as `{before}`; give each key once"
+            )));
         }
     }
     let from_stdin = flags.source.as_os_str() == "-";

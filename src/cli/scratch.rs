@@ -4,15 +4,26 @@ use std::path::Path;
 
 use crate::fsx;
 use crate::manager::{PIPELINE_FILE, Service, clock};
-use crate::model::{Metadata, PushRecord};
+use crate::model::{GenerationId, Metadata, PushRecord};
 use crate::store::{PushOptions, Scratch, Source, Writer};
 
-use super::exit::{Failure, of_push};
+use super::exit::{Exit, Failure, of_push};
 use super::place::Environment;
 
 /// Whether a person means a path by `text`, where it could be a REF, too.
 pub(super) fn is_path(text: &str) -> bool {
     text.contains('/') || text.starts_with('.') || fsx::Meta::of_path(Path::new(text)).is_ok()
+}
+
+/// The generation that a person means by `text`, where it could have been a path, too.
+pub(super) fn resolve(service: &Service, text: &str) -> Result<GenerationId, Failure> {
+    super::inspect::resolve(service, text).map_err(|failure| match failure.exit {
+        Exit::NoSuch => Failure::new(
+            Exit::NoSuch,
+            format!("no file or directory `{text}` is here, and {}", failure.text()),
+        ),
+        _ => failure,
+    })
 }
 
 /// The record that a push of `source` would leave.

@@ -62,7 +62,6 @@ pub(super) fn all(environment: &Environment, output: &mut Output) -> Result<Exit
 const OUTPUT_LINES: usize = 5;
 
 fn print(report: &StatusReport, name: Option<&str>, output: &mut Output) {
-    output.escape();
     match name {
         Some(name) => output.line(format!("service    {name} ({})", report.store)),
         None => output.line(format!("store      {}", report.store)),

@@ -72,7 +72,7 @@ fn repair(
             stdin = std::io::stdin().lock();
             Pieces::Export(&mut stdin)
         }
-        Some(text) if !scratch::is_path(text) => Pieces::Generation(resolve(service, text)?),
+        Some(text) if !scratch::is_path(text) => Pieces::Generation(scratch::resolve(service, text)?),
         Some(text) => {
             let path = Path::new(text);
             if fsx::Meta::of_path(path)?.kind == fsx::EntryKind::Dir {

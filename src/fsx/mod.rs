@@ -33,7 +33,7 @@ pub struct FsError {
 impl FsError {
     /// An error of `op` (an infinitive: "read", "create") on `path`.
     pub fn new(op: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> FsError {
-        FsError { op, path: path.into(), source: source.into() }
+        FsError { op, path: path.into(), source: bare(source.into()) }
     }
 
     /// The path the operation was about.
@@ -55,6 +55,12 @@ impl FsError {
     pub fn is_exists(&self) -> bool {
         self.kind() == io::ErrorKind::AlreadyExists
     }
+}
+
+/// The system's own error, where `fs_err` has named the path again around it.
+fn bare(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|error| error.source()?.downcast_ref::<io::Error>());
+    inner.and_then(io::Error::raw_os_error).map(io::Error::from_raw_os_error).unwrap_or(error)
 }
 
 /// The user this process acts as.

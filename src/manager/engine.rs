@@ -22,6 +22,7 @@ use super::facts::{Prepared, Takes, Wish, launchable, prepare};
 use super::launch::Launchable;
 use super::objection::{flaw, is_damaged, objection};
 use super::outside::{InFlight, Inbound, Outside, swing_back};
+use super::rejection::settle_rejections;
 use super::run::{Run, can_be_preempted};
 use super::service::Standing;
 use super::wake::{Wake, watch_events, watch_signals};
@@ -249,6 +250,14 @@ impl Engine<'_> {
         let manifest = self.service.store.manifest(event.target)?;
         let (target, _) = launchable(self.service, event.target, &manifest)?;
         let outcome = self.outcome(event, Verdict::Good, Stage::Confirm, why, false, Vec::new())?;
+        // now it is good, whichever way it came
+        if let Some(asked) = self.service.store.event(open.event)? {
+            let from = self.service.store.marks(open.event)?.into_iter().rev().find_map(|mark| match mark {
+                Mark::Swinging { from, .. } => Some(from),
+                Mark::Begun { .. } | Mark::Undoing { .. } | Mark::Exits { .. } | Mark::Note(_) => None,
+            });
+            settle_rejections(self.writer, &asked, from.flatten());
+        }
         self.conclude_launched(outcome, &target)?;
         let slots: Vec<_> = target.slots().map(|(slot, _)| slot).collect();
         if let Ok(mut workers) = self.service.reach()

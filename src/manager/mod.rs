@@ -23,6 +23,7 @@ mod launch;
 mod logs;
 mod objection;
 mod outside;
+mod rejection;
 mod request;
 mod run;
 mod service;

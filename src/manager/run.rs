@@ -4,12 +4,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::activation::{Action, Activation, Observation, Phase, Waiting, step};
-use crate::model::{Event, GenerationId, Mark, Request, Stage, StepReport, StepResult, Verdict, Veto, chain};
+use crate::model::{Event, Mark, Request, Stage, StepReport, StepResult, Verdict, chain};
 
 use super::engine::{Engine, Progress};
 use super::external::proves;
 use super::objection::is_damaged;
 use super::outside::{Inbound, Outside};
+use super::rejection::{reject, settle_rejections};
 use super::watchdog::mended;
 use super::{ManagerError, clock};
 
@@ -107,7 +108,7 @@ impl<'e, 'a> Run<'e, 'a> {
             return Some(Observation::Preempted(format!("stop {} took its place", later.number)));
         }
         if later.target != self.event.target {
-            self.reject(self.event.target, later);
+            reject(self.engine.writer, self.event.target, later);
         }
         Some(Observation::Preempted(format!("rollback {} took its place", later.number)))
     }
@@ -179,28 +180,6 @@ impl<'e, 'a> Run<'e, 'a> {
         Ok(())
     }
 
-    /// What a rollback leaves must not come back by mistake; what was activated by force may.
-    fn settle_rejections(&self, from: Option<GenerationId>) {
-        let event = self.event;
-        match (event.request, from) {
-            (Request::Rollback, Some(from)) if from != event.target => self.reject(from, event),
-            (Request::Rollback | Request::Activate, _) => {}
-            (Request::Start | Request::Restart | Request::Confirm | Request::Stop, _) => return,
-        }
-        if let Err(error) = self.engine.writer.pardon(event.target) {
-            tracing::warn!("event {}: {}", event.number, chain(&error));
-        }
-    }
-
-    /// Marks what `rollback` leaves. The verdict does not wait for a mark that cannot be written.
-    fn reject(&self, id: GenerationId, rollback: &Event) {
-        let Event { at, by, number, .. } = rollback.clone();
-        let veto = Veto { at, by, why: None, event: Some(number) };
-        if let Err(error) = self.engine.writer.reject(id, &veto) {
-            tracing::warn!("event {number}: {}", chain(&error));
-        }
-    }
-
     fn elapsed(&self, result: StepResult) -> u64 {
         match result {
             StepResult::Skipped => 0,
@@ -228,7 +207,7 @@ impl<'e, 'a> Run<'e, 'a> {
         let plan = &activation.plan;
         let changed = self.engine.service.standing()?.current != plan.from;
         if verdict == Verdict::Good {
-            self.settle_rejections(plan.from);
+            settle_rejections(self.engine.writer, self.event, plan.from);
         }
         let reason = match (reason.is_empty(), &self.event.how.repair) {
             (true, Some(repair)) => mended(repair, &plan.target.short()),

@@ -159,7 +159,7 @@ impl Walk<'_> {
                 self.count(&path, 0)?;
                 self.feed.put(Item::Link(path, text))
             }
-            Judgement::Out => Err(refused(&path, Refusal::LinkOut(target.to_owned())).into()),
+            Judgement::Out => Err(refused(&path, Refusal::LinkOutOfArchive(target.to_owned())).into()),
         }
     }
 

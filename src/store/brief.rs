@@ -105,6 +105,8 @@ impl Store {
         let mut waits = None;
         for (number, decided) in self.brief()?.decided {
             match decided.verdict {
+                // brought up again: it waits as before
+                Some(Verdict::Unconfirmed) if decided.request == Request::Start && waits.is_some() => {}
                 Some(Verdict::Unconfirmed) => {
                     waits = Some(Unconfirmed { event: number, target: decided.target, tried: false });
                 }

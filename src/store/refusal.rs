@@ -18,6 +18,10 @@ pub enum Refusal {
     Setuid,
     #[error("the link leads out of the directory, to {0}; make it relative, or push with --copy-links")]
     LinkOut(String),
+    #[error(
+        "the link leads out of the archive, to {0}; make it relative, or have tar put in what it leads to (tar -h)"
+    )]
+    LinkOutOfArchive(String),
     #[error("the link leads out by way of other links, to {0}; let it lead to the place itself")]
     LinkOutThroughLinks(String),
     #[error("the link leads to {0}, which is not there; remove it or make what it names")]
@@ -92,7 +96,7 @@ pub enum PushError {
         id: GenerationId,
     },
     /// the stream is no whole archive
-    #[error("cannot push the archive: {why}")]
+    #[error("cannot push the archive: {why}; make it again, and send all of it")]
     Archive {
         /// what is wrong with it
         why: String,
