@@ -88,12 +88,16 @@ impl Host {
         self.path("usr/bin/pointsman").display().to_string()
     }
 
-    fn install(&self, binary: &Path) -> String {
-        // the last place where it looks is the one with the units of this host
+    /// The last place where it looks, which is the one with the units of this host.
+    fn unit_path(&self) -> PathBuf {
         let places = self.systemctl(&["show", "-p", "UnitPath", "--value"], 0);
-        let units = places.split_whitespace().last().unwrap();
+        PathBuf::from(places.split_whitespace().last().unwrap())
+    }
+
+    fn install(&self, binary: &Path) -> String {
+        let units = self.unit_path().display().to_string();
         let prefix = self.path("usr").display().to_string();
-        let mut args = vec!["--prefix", &prefix, "--units", units, "--binary", binary.to_str().unwrap()];
+        let mut args = vec!["--prefix", &prefix, "--units", &units, "--binary", binary.to_str().unwrap()];
         args.extend((self.scope == Scope::User).then_some("--user"));
         self.run(INSTALL, &args, 0)
     }
@@ -217,6 +221,19 @@ fn story(scope: Scope) {
     let load = Load::on(address(host.port), &["one"]);
     load.more(20);
 
+    // U9: here to a file, since this host has no journal
+    let journal = host.path("journal");
+    let words = format!("[Service]\nStandardOutput=append:{}\n", journal.display());
+    std::fs::create_dir(host.unit_path().join("pointsman-journal@.service.d")).unwrap();
+    std::fs::write(host.unit_path().join("pointsman-journal@.service.d/file.conf"), words).unwrap();
+    let copier = format!("pointsman-journal@{}", host.service);
+    host.systemctl(&["daemon-reload"], 0);
+    host.systemctl(&["start", &copier], 0);
+    let copied = |what: &str| {
+        host.until(what, || std::fs::read_to_string(&journal).unwrap_or_default().contains(what));
+    };
+    copied("serves one");
+
     // U1, U2
     for (unit, body) in units.into_iter().zip(["two", "three", "four"]) {
         host.undisturbed(&load, &format!("restart of {unit}"), || {
@@ -284,6 +301,8 @@ fn story(scope: Scope) {
     });
     host.nothing_detached();
     host.deploy("six", Some(&load));
+    copied("serves six");
+    assert_eq!(host.property(&copier, "NRestarts"), "0");
     assert_eq!(load.end().failures, Vec::<String>::new());
 }
 
@@ -314,11 +333,11 @@ fn u6_install_beneath_another_root_says_what_it_does_and_takes_it_back() {
         let output = std::process::Command::new("find").args([destdir, "-type", "f"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap().lines().count()
     };
-    assert_eq!(install(&["--dry-run"]).matches("would write").count(), 4);
+    assert_eq!(install(&["--dry-run"]).matches("would write").count(), 5);
     assert_eq!(files(), 0);
     install(&["--prefix", "/opt/pointsman"]);
-    assert_eq!(files(), 4);
-    for unit in ["pointsman@", "pointsman-supervisor@", "pointsman-holder@"] {
+    assert_eq!(files(), 5);
+    for unit in ["pointsman@", "pointsman-supervisor@", "pointsman-holder@", "pointsman-journal@"] {
         let path = format!("{destdir}/etc/systemd/system/{unit}.service");
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.contains("ExecStart=/opt/pointsman/bin/pointsman -s %i "), "{text}");
