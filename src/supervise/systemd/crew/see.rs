@@ -312,8 +312,9 @@ pub(in crate::supervise::systemd) fn observe(
             drop(table.gone(n, String::new(), Duration::ZERO));
             continue;
         }
-        worker.ready = state == State::Ready;
         worker.pid = Some(pid).filter(|pid| *pid != 0);
+        // without a process it has ended since the list was made
+        worker.ready = state == State::Ready && worker.pid.is_some();
         worker.started = worker.pid.and_then(process::start_of);
     }
     Ok(())
