@@ -470,7 +470,7 @@ fn a10_a_request_of_before_a_reboot_is_begun_only_while_it_is_young() {
     assert_eq!((&old["verdict"], &old["stage"]), (&"failed".into(), &"preflight".into()), "{old:#}");
     assert_eq!(old["reason"], "never started: the request is older than request_ttl");
     assert_eq!(sandbox.current().as_ref(), Some(&ids[1]));
-    std::fs::write(sandbox.path("store/host.yaml"), "pipeline: pushed\nrequest_ttl: 1d\n").unwrap();
+    sandbox.host("pipeline: pushed\nrequest_ttl: 1d\n");
     assert_eq!(leave(2, &ids[0])["verdict"], "good");
     assert_eq!(leave(25, &ids[1])["verdict"], "failed");
 }

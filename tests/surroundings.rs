@@ -147,10 +147,7 @@ fn p18_private_files_are_read_by_the_group_of_the_host_file() {
     let reason = outcome["reason"].as_str().unwrap();
     assert!(reason.contains("`www-data` cannot read key, which is private"), "{reason}");
     let host = |workers: bool| {
-        sandbox.write(
-            "store/host.yaml",
-            &format!("pipeline: pushed\ngroup: {{name: '50', workers: {workers}}}\n"),
-        )
+        sandbox.host(&format!("pipeline: pushed\ngroup: {{name: '50', workers: {workers}}}\n"));
     };
     host(true);
     // what was pushed before keeps the rights it had

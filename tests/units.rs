@@ -96,6 +96,19 @@ fn story(scope: Scope) {
     let load = Load::on(address(host.port), &["one"]);
     load.more(20);
 
+    // U10: here to a file, since this host has no journal
+    let journal = host.path("journal");
+    let words = format!("[Service]\nStandardOutput=append:{}\n", journal.display());
+    std::fs::create_dir(host.unit_directory().join("pointsman-journal@.service.d")).unwrap();
+    std::fs::write(host.unit_directory().join("pointsman-journal@.service.d/file.conf"), words).unwrap();
+    let copier = format!("pointsman-journal@{}", host.service);
+    host.systemctl(&["daemon-reload"], 0);
+    host.systemctl(&["start", &copier], 0);
+    let copied = |what: &str| {
+        host.until(what, || std::fs::read_to_string(&journal).unwrap_or_default().contains(what));
+    };
+    copied("serves one");
+
     // U1, U2
     for (unit, body) in units.into_iter().zip(["two", "three", "four"]) {
         host.undisturbed(&load, &format!("restart of {unit}"), || {
@@ -164,6 +177,8 @@ fn story(scope: Scope) {
     });
     host.nothing_detached();
     host.deploy("seven", Some(&load));
+    copied("serves six");
+    assert_eq!(host.property(&copier, "NRestarts"), "0");
     assert_eq!(load.end().failures, Vec::<String>::new());
     all_killed(&host);
     host.deploy("eight", None);
@@ -196,13 +211,13 @@ fn u6_install_beneath_another_root_says_what_it_does_and_takes_it_back() {
         let output = std::process::Command::new("find").args([destdir, "-type", "f"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap().lines().count()
     };
-    assert_eq!(install(&["--dry-run"]).matches("would write").count(), 7);
+    assert_eq!(install(&["--dry-run"]).matches("would write").count(), 8);
     assert_eq!(files(), 0);
     install(&["--prefix", "/opt/pointsman"]);
-    assert_eq!(files(), 7);
+    assert_eq!(files(), 8);
     let completion = format!("{destdir}/opt/pointsman/share/bash-completion/completions/pointsman");
     assert!(std::fs::read_to_string(completion).unwrap().contains("complete -F _pointsman "));
-    for unit in ["pointsman@", "pointsman-supervisor@", "pointsman-holder@"] {
+    for unit in ["pointsman@", "pointsman-supervisor@", "pointsman-holder@", "pointsman-journal@"] {
         let path = format!("{destdir}/etc/systemd/system/{unit}.service");
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.contains("ExecStart=/opt/pointsman/bin/pointsman -s %i "), "{text}");
@@ -212,7 +227,7 @@ fn u6_install_beneath_another_root_says_what_it_does_and_takes_it_back() {
         .output()
         .unwrap();
     assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("another program"));
-    assert_eq!(files(), 7, "what cannot be had is said before anything is changed");
+    assert_eq!(files(), 8, "what cannot be had is said before anything is changed");
     std::fs::create_dir_all(root.path().join("var/lib/pointsman/web")).unwrap();
     install(&["--prefix", "/opt/pointsman", "--uninstall"]);
     assert_eq!(files(), 0);

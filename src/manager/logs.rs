@@ -70,7 +70,7 @@ pub fn logs(
 }
 
 /// As [`logs`], and then what comes, also of processes that are started later and beyond what is put aside, until
-/// `show` says `false`.
+/// `show` says `false`, or the run directory has been emptied as that of another boot.
 ///
 /// # Errors
 /// One of them cannot be read, or nobody can watch them.
@@ -85,6 +85,7 @@ pub fn follow_logs(
     let _watcher = watch_events(&directory, move || {
         let _ = sender.send(());
     })?;
+    let watched = Meta::of_path(&directory).map_err(ManagerError::File)?.identity;
     let mut places: BTreeMap<PathBuf, Place> = BTreeMap::new();
     let mut lines = query.lines;
     loop {
@@ -106,6 +107,11 @@ pub fn follow_logs(
             return Ok(());
         }
         while changed.try_recv().is_ok() {}
+        // of what comes in its place nobody would hear
+        let now = fsx::optional(Meta::of_path(&directory)).map_err(ManagerError::File)?;
+        if now.is_none_or(|now| now.identity != watched) {
+            return Ok(());
+        }
     }
 }
 

@@ -71,11 +71,16 @@ impl Sandbox {
     pub fn new() -> Sandbox {
         let sandbox = Sandbox::bare();
         sandbox.run(&["init", "--pipeline", "pushed"], 0);
-        if let Some(backend) = systemd::backend() {
-            let host = format!("pipeline: pushed\nservice_manager: {backend}\n");
-            std::fs::write(sandbox.path("store/host.yaml"), host).unwrap();
+        if systemd::backend().is_some() {
+            sandbox.host("pipeline: pushed\n");
         }
         sandbox
+    }
+
+    /// Writes the host file, which says who is the service manager, too.
+    pub fn host(&self, text: &str) {
+        let backend = systemd::backend().map(|backend| format!("service_manager: {backend}\n"));
+        self.write("store/host.yaml", &format!("{text}{}", backend.unwrap_or_default()));
     }
 
     /// A sandbox without a store.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::fsx::{Dir, FsError, Meta};
 use crate::model::{Slot, chain};
 use crate::supervise::clock;
-use crate::supervise::crew::{Check, TAIL, Telling, heard, subject, watch};
+use crate::supervise::crew::{Check, TAIL, Telling, subject, watch};
 use crate::supervise::holder::Holder;
 use crate::supervise::logs::{self, Logs};
 use crate::supervise::news::Bulletin;
@@ -23,10 +23,12 @@ use crate::supervise::wire::Ask;
 use super::bus::{Bus, BusError, Scope};
 use super::unit::{self, Names, State};
 
+mod latest;
 mod see;
 mod start;
 mod tell;
 
+use latest::latest;
 pub(super) use see::observe;
 
 /// Where the files of processes are: what they are told, and what is known of them.
@@ -351,25 +353,6 @@ impl Crew {
         }
     }
 
-    /// Ends who has asked for more time than there is.
-    fn on_latest(&mut self) {
-        let is_due = |at: Instant| clock::until(at).is_zero();
-        let due = self.live.iter().filter(|(_, live)| live.latest.is_some_and(is_due)).map(|(n, _)| *n);
-        for n in due.collect::<Vec<u64>>() {
-            let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) else { continue };
-            live.latest = None;
-            match worker.role {
-                Role::Leaving => self.kill(n),
-                Role::Candidate => {
-                    let limit = heard::limit(worker.spec.start_timeout, clock::now() - live.since);
-                    let acts = self.table.condemn(n, format!("was not ready within {limit}"));
-                    self.carry_out(acts);
-                }
-                Role::Accepted | Role::Staying => {}
-            }
-        }
-    }
-
     fn kill(&mut self, n: u64) {
         let Some(live) = self.live.get_mut(&n) else { return };
         (live.check, live.telling, live.latest) = (Check::None, None, None);
@@ -406,16 +389,6 @@ impl Crew {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
     }
-}
-
-/// Until when `worker` is waited for, from now on, where it may ask for more time.
-fn latest(worker: &Worker) -> Option<Instant> {
-    let limit = match worker.role {
-        Role::Candidate => worker.spec.start_timeout,
-        Role::Leaving => worker.spec.grace_shutdown_time,
-        Role::Accepted | Role::Staying => return None,
-    };
-    worker.spec.talks().then(|| clock::after(worker.spec.longest(limit)))
 }
 
 fn with_tail(log: &Path, what: String, from: u64) -> String {

@@ -167,7 +167,11 @@ impl Systemd {
         let (sender, answer) = channel();
         hands.order(Order::Ask(Box::new(ask), sender));
         let gone = |why: String| Unreachable::Gone { why };
-        answer.recv_timeout(PATIENCE).map_err(|e| gone(e.to_string()))?.map_err(gone)
+        let lost = |error| match error {
+            RecvTimeoutError::Timeout => format!("nothing is known of systemd's units within {PATIENCE:?}"),
+            RecvTimeoutError::Disconnected => "the connection to systemd is lost".to_owned(),
+        };
+        answer.recv_timeout(PATIENCE).map_err(|e| gone(lost(e)))?.map_err(gone)
     }
 
     /// What runs, for those who only look.

@@ -102,11 +102,12 @@ impl Crew {
             (State::Leaving, Role::Accepted) if !ready => {
                 let _ = self.bus.kill(&listed.name, "all", 9);
             }
-            (State::Leaving, Role::Accepted) => {
-                // it is being ended for its silence: that counts when it is gone
-                let unwell = (listed.sub == "stop-watchdog").then(|| silent(worker));
-                self.table.feels(n, unwell);
+            // it is being ended for its silence: that counts when it is gone
+            (State::Leaving, Role::Accepted) if listed.sub == "stop-watchdog" => {
+                let unwell = silent(worker);
+                self.table.feels(n, Some(unwell));
             }
+            (State::Leaving, Role::Accepted) => {}
             // it serves until the table settles, and is not missed before
             (State::Waiting | State::Leaving, Role::Staying) => {}
         }
@@ -311,8 +312,9 @@ pub(in crate::supervise::systemd) fn observe(
             drop(table.gone(n, String::new(), Duration::ZERO));
             continue;
         }
-        worker.ready = state == State::Ready;
         worker.pid = Some(pid).filter(|pid| *pid != 0);
+        // without a process it has ended since the list was made
+        worker.ready = state == State::Ready && worker.pid.is_some();
         worker.started = worker.pid.and_then(process::start_of);
     }
     Ok(())
