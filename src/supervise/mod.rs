@@ -27,7 +27,9 @@ pub mod surroundings;
 
 mod clients;
 mod clock;
+mod closing;
 mod crew;
+mod doing;
 mod fdstore;
 mod http;
 mod init;
@@ -46,6 +48,7 @@ mod slots;
 mod sockets;
 mod spawn;
 mod systemd;
+mod taking;
 mod tries;
 mod unit;
 mod wire;

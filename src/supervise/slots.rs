@@ -128,6 +128,12 @@ pub(super) struct Table {
     /// sockets of ours, by key, that a process (pid, start) has which is none of ours
     #[serde(default)]
     pub(super) outsiders: BTreeMap<String, (u32, u64)>,
+    /// keys of the sockets that are being closed
+    #[serde(default)]
+    pub(super) closing: Vec<String>,
+    /// what workers listen on and nobody could take back from them, by key, and why
+    #[serde(default)]
+    pub(super) lost: BTreeMap<String, String>,
 }
 
 /// What the supervisor shall do.

@@ -44,21 +44,27 @@ const LEASE: &str = "lease:";
 #[derive(Default)]
 pub(super) struct Sockets {
     held: BTreeMap<String, OwnedFd>,
-    /// what workers listen on and could not be taken back from them, and why
-    lost: BTreeMap<String, String>,
 }
 
 impl Sockets {
-    /// Fetches back what the holder keeps.
+    /// Fetches back what the holder keeps. What has been ended is let go there: whoever ended it was killed before.
     pub(super) fn fetch(&mut self, holder: &Holder) -> Result<(), HolderError> {
         for key in holder.list()? {
             if let Entry::Vacant(place) = self.held.entry(key) {
                 let fd = holder.get(place.key())?;
-                quiet::let_in(&fd);
-                place.insert(fd);
+                match !place.key().starts_with(LEASE) && quiet::has_ended(&fd) {
+                    true => holder.drop(place.key())?,
+                    false => drop(place.insert(fd)),
+                }
             }
         }
         Ok(())
+    }
+
+    /// Lets clients in everywhere but in `closing`, also where somebody died who had shut them out.
+    pub(super) fn let_in(&self, closing: &[String]) {
+        let open = |key: &String| !key.starts_with(LEASE) && !closing.contains(key);
+        self.held.iter().filter(|(key, _)| open(key)).for_each(|(_, fd)| quiet::let_in(fd));
     }
 
     /// Gives everything to a holder that has nothing yet.
@@ -76,10 +82,6 @@ impl Sockets {
         let mut keys = Vec::new();
         for socket in sockets.values() {
             let key = socket.key();
-            if let Some(why) = self.lost.get(&key) {
-                // a second one beside it would take a part of the connections, and never all of them
-                return Err(SocketError::Lost { address: socket.address.to_string(), why: why.clone() });
-            }
             if !self.held.contains_key(&key) {
                 let error = |why| SocketError::Bind { address: socket.address.to_string(), why };
                 self.put_beside(socket).map_err(error)?;
@@ -124,12 +126,9 @@ impl Sockets {
     }
 
     /// The keys of what processes of `group` have bound themselves.
-    pub(super) fn inherited(&self, group: &str) -> Result<Vec<String>, SocketError> {
+    pub(super) fn inherited(&self, group: &str) -> Vec<String> {
         let prefix = inherit_prefix(group);
-        if let Some((key, why)) = self.lost.iter().find(|(key, _)| key.starts_with(&prefix)) {
-            return Err(SocketError::Lost { address: key[prefix.len()..].to_owned(), why: why.clone() });
-        }
-        Ok(self.held.keys().filter(|key| key.starts_with(&prefix)).cloned().collect())
+        self.held.keys().filter(|key| key.starts_with(&prefix)).cloned().collect()
     }
 
     /// Duplicates of the sockets of `keys`, in that order.
@@ -156,23 +155,6 @@ impl Sockets {
     /// Whether the socket of `key` is here.
     pub(super) fn holds(&self, key: &str) -> bool {
         self.held.contains_key(key)
-    }
-
-    /// What workers listen on and nobody could take back, with the reason.
-    pub(super) fn lost(&self) -> &BTreeMap<String, String> {
-        &self.lost
-    }
-
-    /// What is lost, from now on.
-    pub(super) fn set_lost(&mut self, lost: BTreeMap<String, String>) {
-        for (key, why) in lost.iter().filter(|(key, _)| !self.lost.contains_key(*key)) {
-            tracing::error!(
-                address = key,
-                why,
-                "a socket is lost: its workers serve on, and cannot be replaced"
-            );
-        }
-        self.lost = lost;
     }
 
     /// Keeps again the socket of `socket` that `found` is: where it is that one, and as it was bound.
@@ -204,17 +186,6 @@ impl Sockets {
     ) -> Result<Vec<String>, SocketError> {
         let found = of_process(pid, pidfd)?;
         Ok(found.into_iter().map(|found| self.inherit(group, found, holder)).collect())
-    }
-
-    /// Lets go of everything that is not in `needed`, here and in the holder: it stays open in the processes that have
-    /// it until they end.
-    pub(super) fn retain(&mut self, needed: &BTreeSet<String>, holder: Option<&Holder>) {
-        for key in self.surplus(needed) {
-            tracing::info!(address = key, "listens no more");
-            self.leave_path(&key);
-            self.let_go(&key, holder);
-        }
-        self.release(needed, holder);
     }
 
     /// Lets go of every lease that is not in `needed`.
@@ -267,15 +238,13 @@ impl Sockets {
         self.held.keys().filter(is_surplus).cloned().collect()
     }
 
-    /// Nobody new gets into the queue of `key` from now on, and nobody finds it by its path. The holder lets it go, so
-    /// that no later supervisor takes it for one that listens.
-    pub(super) fn shut_out(&mut self, key: &str, holder: Option<&Holder>) {
-        let Some(fd) = self.held.get(key) else { return };
-        quiet::shut_out(fd);
-        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
-            tracing::warn!(%error, "a socket stays in the holder");
+    /// Nobody new gets into the queues of `keys` from now on, and nobody finds them by their paths. Doing it twice is
+    /// doing it once.
+    pub(super) fn shut_out(&self, keys: &[String]) {
+        for (key, fd) in keys.iter().filter_map(|key| Some((key, self.held.get(key)?))) {
+            quiet::shut_out(fd);
+            self.leave_path(key, keys);
         }
-        self.leave_path(key);
     }
 
     /// Whether nobody waits in the queue of `key`.
@@ -288,9 +257,7 @@ impl Sockets {
         let Some(fd) = self.held.remove(key) else { return };
         tracing::info!(address = key, "listens no more");
         quiet::end(&fd);
-        if let Some(Err(error)) = holder.map(|holder| holder.drop(key)) {
-            tracing::warn!(%error, "a socket stays in the holder");
-        }
+        self.let_go(key, holder);
     }
 
     /// Lets `key` go, which somebody else has, too.
@@ -301,19 +268,22 @@ impl Sockets {
         }
     }
 
-    /// The path of `key` is given up, or given back to the socket that had it before. Where another socket of ours
-    /// has it by now, it stays that one's.
-    fn leave_path(&self, key: &str) {
+    /// The path of `key` is given up, or given back to the socket that had it before and is not one of `going`. Where
+    /// another socket of ours has it by now, it stays that one's.
+    fn leave_path(&self, key: &str, going: &[String]) {
         let Some(path) = path_of(key) else { return };
         let Some((parent, name)) = bind::parts(Path::new(path)) else { return };
         let Ok(parent) = Dir::open(parent) else { return };
         let own = beside(key);
-        let before = || self.sharing(path).map(beside).find(|beside| parent.exists(beside).unwrap_or(false));
+        let stays = |other: &&str| !going.iter().any(|key| key == other);
+        let others: Vec<String> = self.sharing(path).filter(stays).map(beside).collect();
         let _ = match parent.exists(&own) {
             Ok(true) => parent.remove_file(&own),
-            _ => match before() {
-                Some(before) => parent.rename(&before, &parent, name),
-                None => parent.remove_file(name),
+            _ => match others.iter().find(|beside| parent.exists(beside).unwrap_or(false)) {
+                Some(before) => parent.rename(before, &parent, name),
+                None if others.is_empty() => parent.remove_file(name),
+                // it has been given back, or is theirs from the beginning
+                None => Ok(()),
             },
         };
     }
@@ -337,6 +307,18 @@ pub(super) fn inherit_prefix(group: &str) -> String {
     format!("inherit:{group}:")
 }
 
+/// What of what a process of `group` that listens on `listen` needs is in `lost`, which has the reasons by key.
+pub(super) fn lost_to(lost: &BTreeMap<String, String>, group: &str, listen: &Listen) -> Option<SocketError> {
+    let prefix = inherit_prefix(group);
+    let is_of = |key: &String| match listen {
+        Listen::Sockets(sockets) => sockets.values().any(|socket| socket.key() == *key),
+        Listen::Inherit(_) => key.starts_with(&prefix),
+    };
+    let (key, why) = lost.iter().find(|(key, _)| is_of(key))?;
+    let address = key.strip_prefix(&prefix).unwrap_or(key).to_owned();
+    Some(SocketError::Lost { address, why: why.clone() })
+}
+
 /// Where the socket of `key` is found while another one has its path.
 fn beside(key: &str) -> String {
     format!("{BESIDE}{}", &blake3::hash(key.as_bytes()).to_hex()[..16])
@@ -355,17 +337,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn w37_beside_a_lost_socket_no_other_one_is_bound() {
-        let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let socket = Socket::new(crate::model::Address::Tcp(at));
+    fn w37_what_is_lost_is_missed_by_whoever_listens_there() {
+        let socket: Socket = serde_json::from_str("\"tcp://127.0.0.1:80\"").unwrap();
         let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
-        let mut sockets = Sockets::default();
-        sockets.set_lost([(socket.key(), "no right to".to_owned())].into());
-        let error = sockets.ensure(&listen, None).unwrap_err().to_string();
+        let inherits = Listen::Inherit("X".to_owned());
+        let said = |lost: &str, group: &str, listen: &Listen| {
+            let lost = BTreeMap::from([(lost.to_owned(), "no right to".to_owned())]);
+            lost_to(&lost, group, listen).map(|error| error.to_string())
+        };
+        let error = said(&socket.key(), "web", &listen).unwrap();
         assert!(error.contains("is lost") && error.contains("no right to"), "{error}");
-        sockets.set_lost([("inherit:web:tcp://[::]:80".to_owned(), "no right to".to_owned())].into());
-        assert!(sockets.ensure(&listen, None).is_ok() && sockets.inherited("dns").is_ok());
-        assert!(sockets.inherited("web").unwrap_err().to_string().contains("of tcp://[::]:80 is lost"));
+        let theirs = "inherit:web:tcp://[::]:80";
+        assert_eq!((said(theirs, "web", &listen), said(theirs, "dns", &inherits)), (None, None));
+        assert!(said(theirs, "web", &inherits).unwrap().contains("of tcp://[::]:80 is lost"));
     }
 
     #[test]
@@ -386,5 +370,43 @@ mod tests {
         sockets.close(&keys[0], None);
         assert!(sockets.held.is_empty());
         assert!(std::net::TcpStream::connect(address).is_err(), "for everybody who has it");
+    }
+
+    #[test]
+    fn w34_to_shut_out_twice_is_to_do_it_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let first = Socket::new(format!("unix://{}", path.display()).parse().unwrap());
+        let second = Socket { nonblocking: false, ..first.clone() };
+        let keys = [first.key(), second.key()];
+        // which one goes, and whether the other one has the path then
+        for (going, stays) in [(&keys[..1], true), (&keys[1..], true), (&keys[..], false)] {
+            let mut sockets = Sockets::default();
+            for socket in [&first, &second] {
+                let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
+                sockets.ensure(&listen, None).unwrap();
+            }
+            for _ in 0..2 {
+                sockets.shut_out(going);
+                assert_eq!(std::os::unix::net::UnixStream::connect(&path).is_ok(), stays, "{going:?}");
+            }
+            let other = keys.iter().find(|key| !going.contains(key));
+            if let Some(other) = other {
+                assert!(!sockets.is_empty(other), "the connections are in its queue");
+                sockets.shut_out(&keys);
+            }
+        }
+        assert_eq!(Dir::open(temp.path()).unwrap().names().unwrap().len(), 0, "no name is left");
+    }
+
+    #[test]
+    fn w34_a_socket_whose_listening_has_ended_is_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = OwnedFd::from(listener);
+        assert!(!quiet::has_ended(&fd));
+        quiet::end(&fd);
+        assert!(quiet::has_ended(&fd));
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(!quiet::has_ended(&udp.into()));
     }
 }

@@ -3,9 +3,8 @@
 use crate::systemd_of_tests::{Scope, passes_under};
 
 /// What is only about our own supervisor: its socket, its holder's death, its own process. And what systemd does
-/// otherwise (D7, D8): sockets that change, and what workers say beside that they are ready.
-const OTHERS: [&str; 8] = [
-    "sockets::",
+/// otherwise (D8): what workers say beside that they are ready.
+const OTHERS: [&str; 7] = [
     "spoken::",
     "w1_",
     "w3_",
