@@ -14,10 +14,10 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use common::Sandbox;
 use common::load::{Load, get};
 use common::nginx::{Site, address, port, site};
 use common::systemd::{Scope, backend, passes_under};
+use common::{Process, Sandbox};
 use rustix::process::Signal;
 
 #[test]
@@ -35,6 +35,11 @@ fn push(sandbox: &Sandbox, name: &str, port: u16, instances: u32) -> String {
     let listen = format!("{{http: \"tcp://127.0.0.1:{port}\"}}\n  env: {{NGINX: \"{{fd:http}};\"}}");
     let what = Site { body: name, listen: &listen, instances, ..Site::default() };
     sandbox.run(&["push", &site(sandbox, name, port, what)], 0)
+}
+
+/// The socket that a worker was given.
+fn socket_of(worker: Process) -> String {
+    std::fs::read_link(format!("/proc/{}/fd/3", worker.pid)).unwrap().display().to_string()
 }
 
 /// strace, which kills whoever it looks at when that one makes a call on one socket.
@@ -92,7 +97,7 @@ fn killed_at(call: &str, waits: bool) {
     }
     sandbox.run(&["activate", &one], 0);
     let worker = sandbox.workers()["worker/1"];
-    let socket = std::fs::read_link(format!("/proc/{}/fd/3", worker.pid)).unwrap().display().to_string();
+    let socket = socket_of(worker);
     let group = rustix::process::Pid::from_raw(i32::try_from(worker.pid).unwrap()).unwrap();
     let signal = |signal| rustix::process::kill_process_group(group, signal).unwrap();
     let waiting = waits.then(|| {
@@ -169,10 +174,12 @@ fn d7_what_holder_and_store_have_lost_is_taken_back_from_the_workers() {
     let one = push(&sandbox, "one", port, 2);
     let two = push(&sandbox, "two", port, 2);
     sandbox.run(&["activate", &one], 0);
+    let socket = socket_of(sandbox.workers()["worker/1"]);
     let load = Load::on(address(port), &["one", "two"]);
     load.more(50);
     lose_the_holder(&sandbox);
     assert_eq!(sandbox.json(&["activate", &two], 0)["verdict"], "good");
+    assert!(sandbox.workers().values().all(|worker| socket_of(*worker) == socket));
     load.more(200);
     load.expect(&["two"]);
     load.more(50);

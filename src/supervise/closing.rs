@@ -140,3 +140,6 @@ pub(super) fn close_unneeded(crew: &mut impl Doing, listen: Option<&Listen>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -679,4 +679,4 @@ mod turns;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
