@@ -159,6 +159,11 @@ impl Crew {
         self.sweep("p");
         self.sweep(FILES);
         acts.extend(self.table.resume());
+        if !self.table.is_empty()
+            && let Err(why) = self.hold()
+        {
+            tracing::warn!(why, "workers cannot be started again");
+        }
         closing::resume(self, acts);
         self.look()?;
         for live in self.live.values_mut() {
@@ -172,12 +177,14 @@ impl Crew {
         Ok(())
     }
 
-    /// Sees to it that the holder has what there is to be had, and that nobody who is started again finds nothing.
+    /// Sees to it that nobody who is started again finds nothing: what the holder has lost is had back or made anew.
     fn find_sockets(&mut self) {
-        if let Err(why) = self.hold() {
-            return tracing::warn!(why, "workers cannot be started again");
-        }
         taking::take_back(self);
+        let leases = self.table.needed_leases();
+        let Parts { sockets, holder, .. } = self.parts();
+        for path in leases {
+            sockets.lease(&path, holder);
+        }
         let waits = |worker: &Worker| worker.role == Role::Accepted && !worker.ready;
         let specs = self.table.workers().filter(|(_, worker)| waits(worker)).map(|(_, w)| w.spec.clone());
         for spec in specs.collect::<Vec<_>>() {

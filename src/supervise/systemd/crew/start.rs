@@ -79,6 +79,7 @@ impl Crew {
             }
         };
         self.sockets.fetch(&holder).and_then(|()| self.sockets.give(&holder)).map_err(|e| e.to_string())?;
+        self.sockets.let_in(&self.table.closing);
         self.holder = Some(holder);
         Ok(())
     }
