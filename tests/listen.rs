@@ -13,6 +13,17 @@ use std::net::TcpStream;
 use common::Sandbox;
 use common::load::{Load, get};
 use common::nginx::{Site, address, port, site};
+use common::systemd::{Scope, passes_under};
+
+#[test]
+fn d7_as_the_systems_systemd() {
+    passes_under(Scope::System, &[], 2);
+}
+
+#[test]
+fn d7_as_the_users_systemd() {
+    passes_under(Scope::User, &[], 2);
+}
 
 /// `listen` and the variable in which nginx finds the socket.
 fn passed(port: u16, options: &str) -> String {

@@ -16,9 +16,19 @@ use std::process::{Child, Command, Stdio};
 use common::host::Host;
 use common::load::{Load, get};
 use common::nginx::{Site, address, port, site};
-use common::systemd::Scope;
+use common::systemd::{Scope, passes_under};
 use common::{PROGRAM, Sandbox};
 use rustix::process::Signal;
+
+#[test]
+fn d7_as_the_systems_systemd() {
+    passes_under(Scope::System, &[], 4);
+}
+
+#[test]
+fn d7_as_the_users_systemd() {
+    passes_under(Scope::User, &[], 4);
+}
 
 /// An nginx that nobody looks after, as a distribution would start it; ended with its test.
 struct Today {

@@ -164,7 +164,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
     report.advice.extend(lost.iter().map(|(key, why)| {
         format!(
             "the socket of {key} is lost: its workers serve on, and cannot be replaced ({why}); start the supervisor \
-             anew with that right, or stop and start the service"
+             (with systemd: the manager) anew with that right, or stop and start the service"
         )
     }));
     let daemons = [("manager", report.manager.as_ref().map(|it| it.pid)), ("supervisor", report.supervisor)];

@@ -1,6 +1,6 @@
 //! A listening socket as a pipeline writes it: where it listens, and how.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Address;
 
@@ -11,7 +11,7 @@ const MODE: u32 = 0o666;
 
 /// A listening socket of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[serde(remote = "Self")]
 pub struct Socket {
     /// where it listens
     pub address: Address,
@@ -69,61 +69,29 @@ impl From<Address> for Socket {
     }
 }
 
-/// The address alone where nothing else was said: what records of before options hold.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Plain(Address),
-    Full {
-        address: Address,
-        backlog: u32,
-        nonblocking: bool,
-        free_bind: bool,
-        v6only: bool,
-        receive_buffer: Option<u64>,
-        mode: u32,
-        owner: Option<String>,
-        group: Option<String>,
-    },
-}
-
-impl From<Socket> for Written {
-    fn from(socket: Socket) -> Written {
-        if socket == Socket::new(socket.address.clone()) {
-            return Written::Plain(socket.address);
+/// Written as its address alone where nothing else was said, which is also how records of before options have it.
+impl Serialize for Socket {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match *self == Socket::new(self.address.clone()) {
+            true => self.address.serialize(to),
+            // the derived one, with every field
+            false => Socket::serialize(self, to),
         }
-        let Socket { address, backlog, nonblocking, free_bind, v6only, receive_buffer, mode, owner, group } =
-            socket;
-        Written::Full { address, backlog, nonblocking, free_bind, v6only, receive_buffer, mode, owner, group }
     }
 }
 
-impl From<Written> for Socket {
-    fn from(written: Written) -> Socket {
-        match written {
-            Written::Plain(address) => Socket::new(address),
-            Written::Full {
-                address,
-                backlog,
-                nonblocking,
-                free_bind,
-                v6only,
-                receive_buffer,
-                mode,
-                owner,
-                group,
-            } => Socket {
-                address,
-                backlog,
-                nonblocking,
-                free_bind,
-                v6only,
-                receive_buffer,
-                mode,
-                owner,
-                group,
-            },
+impl<'de> Deserialize<'de> for Socket {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Socket, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Plain(Address),
+            Full(#[serde(with = "Socket")] Socket),
         }
+        Ok(match Written::deserialize(from)? {
+            Written::Plain(address) => Socket::new(address),
+            Written::Full(socket) => socket,
+        })
     }
 }
 

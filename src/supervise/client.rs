@@ -10,10 +10,9 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use crate::fsx::Dir;
-use crate::model::{GivenSocket, Listen, Slot, Socket, TakeOver};
+use crate::model::{GivenSocket, Listen, Slot, TakeOver};
 
 use super::service_manager::{NewsSource, ServiceManager};
-use super::sockets::SocketError;
 use super::wire::{Answer, Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
 use super::{clients, keeper, local, process, sockets, unit};
 
@@ -71,19 +70,32 @@ pub struct Slots {
 }
 
 impl Slots {
+    pub(super) fn of(answer: Answer) -> Result<Slots, Unreachable> {
+        match answer {
+            Answer::Slots { supervisor, news, workers, lost, .. } => {
+                Ok(Slots { supervisor, news, workers, lost })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Why no process of `group` that listens on `listen` can be started, where a socket of it is lost.
     pub fn lost_to(&self, group: &str, listen: &Listen) -> Option<String> {
-        let is_of = |key: &String| match listen {
-            Listen::Sockets(listen) => {
-                let is_it =
-                    |socket: &Socket| socket.key() == *key || sockets::given::is_at(key, &socket.address);
-                listen.values().any(is_it)
-            }
-            Listen::Inherit(_) => key.starts_with(&sockets::inherit_prefix(group)),
-        };
-        let (key, why) = self.lost.iter().find(|(key, _)| is_of(key))?;
-        Some(SocketError::Lost { address: key.clone(), why: why.clone() }.to_string())
+        sockets::lost_to(&self.lost, group, listen).map(|error| error.to_string())
     }
+}
+
+impl Taken {
+    pub(super) fn of(answer: Answer) -> Result<Taken, Unreachable> {
+        match answer {
+            Answer::Taken(taken) => Ok(taken),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(answer: &Answer) -> Unreachable {
+    Unreachable::Gone { why: format!("an unexpected answer: {answer:?}") }
 }
 
 /// A connection on which one thing at a time is asked.
@@ -136,12 +148,7 @@ impl Client {
 
 impl ServiceManager for Client {
     fn slots(&mut self) -> Result<Slots, Unreachable> {
-        match self.ask(&Ask::Slots)? {
-            Answer::Slots { supervisor, news, workers, lost, .. } => {
-                Ok(Slots { supervisor: Some(supervisor), news, workers, lost })
-            }
-            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
-        }
+        Slots::of(self.ask(&Ask::Slots)?)
     }
 
     fn given(&mut self) -> Result<Vec<GivenSocket>, Unreachable> {
@@ -173,10 +180,7 @@ impl ServiceManager for Client {
         groups: BTreeMap<String, Listen>,
         look: bool,
     ) -> Result<Taken, Unreachable> {
-        match self.ask(&Ask::TakeOver { pid: from.pid, started: from.started, groups, look })? {
-            Answer::Taken(taken) => Ok(taken),
-            other => Err(Unreachable::Gone { why: format!("an unexpected answer: {other:?}") }),
-        }
+        Taken::of(self.ask(&Ask::TakeOver { pid: from.pid, started: from.started, groups, look })?)
     }
 
     fn listen(&mut self, after: u64) -> Result<Box<dyn NewsSource>, Unreachable> {

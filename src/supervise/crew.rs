@@ -1,7 +1,6 @@
-//! The live processes behind the table: carries [`Act`]s out, and turns exits, messages and deadlines
+//! The live processes behind the table: does what it says ([`Doing`]), and turns exits, messages and deadlines
 //! into the table's transitions. Records first, then acts.
 
-use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,8 @@ use rustix::process::Signal;
 use crate::fsx::{Dir, FsError, Lock};
 use crate::model::{Listen, Ready, Slot, chain};
 
+use super::closing::{self, Closing};
+use super::doing::{Doing, Parts};
 use super::keeper::Keeper;
 use super::launch::{self, Given};
 use super::logs::{self, Logs};
@@ -20,14 +21,12 @@ use super::probe::Subject;
 use super::process::{self, Ended};
 use super::readiness::{FileMark, NotifySocket};
 use super::record::Record;
-use super::slots::{Act, Role, Table, Worker};
+use super::slots::{Role, Table, Worker};
 use super::tries::{Asking, Health, Tries, Try};
 use super::wire::WorkerSpec;
-use super::{clock, memory, spawn, strays, surroundings};
+use super::{clock, memory, spawn, strays, surroundings, taking};
 
-mod closing;
 pub(super) mod heard;
-mod taking;
 pub(super) mod tell;
 
 use heard::Reload;
@@ -57,7 +56,7 @@ pub(super) struct Crew {
     live: BTreeMap<u64, Live>,
     leases: BTreeMap<PathBuf, Lock>,
     restarts: BTreeMap<Slot, Instant>,
-    closing: Option<closing::Closing>,
+    closing: Option<Closing>,
 }
 
 struct Live {
@@ -157,7 +156,7 @@ impl Crew {
         self.end_strays(&gone);
         memory::sweep();
         // before anybody who starts is killed: nobody else may have its sockets
-        self.take_back();
+        taking::take_back(self);
         let alive = self.live.keys().copied().collect();
         let acts = self.table.adopt(&alive);
         let processes = Dir::create_all(&self.run.path().join("p"), 0o755)?;
@@ -167,41 +166,20 @@ impl Crew {
                 processes.remove_tree(&name)?;
             }
         }
-        self.carry_out(acts);
+        self.keeper.sockets.let_in(&self.table.closing);
+        closing::let_go_of_stale(self);
+        closing::resume(self, acts);
         Ok(())
     }
 
-    /// Records the table, then does what follows from it, and what follows from that.
-    pub(super) fn carry_out(&mut self, acts: Vec<Act>) {
-        self.save();
-        let mut acts = VecDeque::from(acts);
-        while let Some(act) = acts.pop_front() {
-            match act {
-                Act::Start(n) => {
-                    if let Err(why) = self.start(n) {
-                        let slot = self.table.worker(n).map(|worker| worker.spec.slot.to_string());
-                        tracing::warn!(slot, why, "could not be started");
-                        self.remove_directory(n);
-                        let why = format!("could not be started: {why}");
-                        let listen = self.table.worker(n).map(|worker| worker.spec.listen.clone());
-                        acts.extend(self.table.gone(n, why, Duration::ZERO));
-                        self.close_unneeded(listen.as_ref());
-                    }
-                }
-                Act::Drain(n) => self.drain(n),
-                Act::Kill(n) => self.kill(n),
-                Act::Inform(n) => {
-                    if let Err(why) = self.inform(n) {
-                        acts.extend(self.table.not_told(n, why));
-                    }
-                }
-                Act::Hush(n) => self.hush(n),
-                Act::Tell(news) => self.bulletin.add(news),
-                Act::Restart(slot, delay) => drop(self.restarts.insert(slot, clock::after(delay))),
-            }
+    /// Sees to it that there is a holder (`gone`: the one there was is not). Where it comes with what was lost, that is
+    /// not lost any more.
+    pub(super) fn tend_holder(&mut self, gone: bool) {
+        if self.keeper.tend(gone) {
+            self.keeper.sockets.let_in(&self.table.closing);
+            taking::take_back(self);
+            closing::let_go_of_stale(self);
         }
-        let _ = self.lease();
-        self.save();
     }
 
     /// The processes to wait for, by number.
@@ -211,18 +189,8 @@ impl Crew {
 
     /// When [`Crew::on_time`] has something to do at the latest.
     pub(super) fn next_time(&self) -> Option<Instant> {
-        let checks = self.live.values().filter_map(|live| live.check.next());
-        let told = self.live.values().filter_map(|live| live.telling.as_ref());
-        let told = told.flat_map(|telling| telling.check.next().into_iter().chain([telling.deadline]));
         let deadlines = self.live.values().flat_map(|live| [live.deadline, live.silence]).flatten();
-        deadlines
-            .chain(checks)
-            .chain(told)
-            .chain(self.restarts.values().copied())
-            .chain(self.keeper.next())
-            .chain(self.closing.as_ref().map(closing::Closing::next))
-            .chain(self.logs.next())
-            .min()
+        deadlines.chain(self.next()).chain(self.keeper.next()).min()
     }
 
     /// These processes have ended: what is left of their groups and beyond is killed, and they are reaped. All at once,
@@ -258,7 +226,7 @@ impl Crew {
         let well = ended.success() && worker.verdict.is_none();
         let listen = (!worker.ready).then(|| worker.spec.listen.clone());
         let acts = self.table.ended(n, why, clock::now() - live.since, well);
-        self.close_unneeded(listen.as_ref());
+        closing::close_unneeded(self, listen.as_ref());
         self.carry_out(acts);
     }
 
@@ -308,18 +276,8 @@ impl Crew {
         self.logs.on_time();
         self.on_silence();
         self.on_time_to_tell();
-        self.on_time_to_close();
-        let due: Vec<Slot> = self
-            .restarts
-            .iter()
-            .filter(|(_, at)| clock::until(**at).is_zero())
-            .map(|(slot, _)| slot.clone())
-            .collect();
-        for slot in due {
-            self.restarts.remove(&slot);
-            let acts = self.table.restart(&slot);
-            self.carry_out(acts);
-        }
+        closing::on_time_to_close(self);
+        self.on_time_to_restart();
     }
 
     /// Takes the answers of workers that were asked.
@@ -390,7 +348,8 @@ impl Crew {
     fn start(&mut self, n: u64) -> Result<(), String> {
         let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return Ok(()) };
         self.lease_for(&spec)?;
-        let (keys, fds) = self.sockets_for(&spec)?;
+        let keys = self.sockets_for(&spec)?;
+        let fds = self.keeper.sockets.duplicates(&keys).map_err(|e| e.to_string())?;
         let directory = self.make_directory(n, &spec).map_err(|e| chain(&e))?;
         let run = directory.path().to_str().ok_or("the run directory's path is not UTF-8")?;
         let copies_loaded = spec.copies_loaded;
@@ -429,7 +388,7 @@ impl Crew {
             (worker.pid, worker.started) = (Some(child.pid), Some(child.started));
             (worker.log_from, worker.sockets) = (log_from, keys);
         }
-        self.keeper.sockets.note(&mut self.table.cookies);
+        self.keeper.sockets.note(&mut self.table);
         let told = self
             .record
             .save(&self.table, self.bulletin.last())
@@ -451,17 +410,6 @@ impl Crew {
         let (pidfd, silence, telling) = (child.pidfd, None, None);
         self.live.insert(n, Live { pidfd, pid, started, since, deadline, latest, silence, check, telling });
         Ok(())
-    }
-
-    fn sockets_for(&mut self, spec: &WorkerSpec) -> Result<(Vec<String>, Vec<OwnedFd>), String> {
-        self.take_back();
-        let (sockets, link) = self.keeper.parts();
-        let keys = match &spec.listen {
-            Listen::Sockets(_) => sockets.ensure(&spec.listen, link).map_err(|e| e.to_string())?,
-            Listen::Inherit(_) => sockets.inherited(&spec.slot.group).map_err(|e| e.to_string())?,
-        };
-        let fds = sockets.duplicates(&keys).map_err(|e| e.to_string())?;
-        Ok((keys, fds))
     }
 
     /// `p/<n>`, with links to what the process shall use.
@@ -550,12 +498,69 @@ impl Crew {
     fn log_path(&self, n: u64, worker: &Worker) -> PathBuf {
         self.run.path().join("log").join(logs::name(&worker.spec.slot, worker.started_for, n))
     }
+}
+
+impl Doing for Crew {
+    fn parts(&mut self) -> Parts<'_> {
+        let Crew { table, bulletin, restarts, keeper, closing, .. } = self;
+        let (sockets, holder) = keeper.parts();
+        Parts { table, bulletin, restarts, sockets, holder, closing }
+    }
+
+    fn run(&self) -> &Dir {
+        &self.run
+    }
+
+    fn watched(&self) -> impl Iterator<Item = (u64, &Check, Option<&Telling>)> {
+        self.live.iter().map(|(n, live)| (*n, &live.check, live.telling.as_ref()))
+    }
+
+    fn watched_mut(&mut self, n: u64) -> Option<(&mut Check, &mut Option<Telling>)> {
+        self.live.get_mut(&n).map(|live| (&mut live.check, &mut live.telling))
+    }
+
+    fn times(&self) -> (&Logs, Option<&Closing>, &BTreeMap<Slot, Instant>) {
+        (&self.logs, self.closing.as_ref(), &self.restarts)
+    }
 
     fn save(&mut self) {
-        self.keeper.sockets.note(&mut self.table.cookies);
+        self.keeper.sockets.note(&mut self.table);
         if let Err(error) = self.record.save(&self.table, self.bulletin.last()) {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
+    }
+
+    fn start(&mut self, n: u64) -> Result<(), String> {
+        Crew::start(self, n)
+    }
+
+    fn remove(&self, n: u64) {
+        self.remove_directory(n);
+    }
+
+    fn drain(&mut self, n: u64) {
+        Crew::drain(self, n);
+    }
+
+    fn until_heard(&self, _numbers: &[u64]) {
+        // a signal is there when it has been sent
+    }
+
+    fn kill(&mut self, n: u64) {
+        Crew::kill(self, n);
+    }
+
+    fn inform(&mut self, n: u64) -> Result<(), String> {
+        Crew::inform(self, n)
+    }
+
+    fn release(&mut self) {
+        let _ = self.lease();
+    }
+
+    fn hold(&mut self) -> Result<(), String> {
+        // the keeper looks after it all the time, and the next holder is given what is here
+        Ok(())
     }
 }
 

@@ -27,7 +27,9 @@ pub mod surroundings;
 
 mod clients;
 mod clock;
+mod closing;
 mod crew;
+mod doing;
 mod fdstore;
 mod http;
 mod init;
@@ -47,6 +49,7 @@ mod sockets;
 mod spawn;
 mod strays;
 mod systemd;
+mod taking;
 mod tries;
 mod unit;
 mod wire;

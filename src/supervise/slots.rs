@@ -131,6 +131,12 @@ pub(super) struct Table {
     /// which socket each key is, by the cookie that the kernel has given it for ever
     #[serde(default)]
     pub(super) cookies: BTreeMap<String, u64>,
+    /// keys of the sockets that are being closed
+    #[serde(default)]
+    pub(super) closing: Vec<String>,
+    /// what workers listen on and nobody could take back from them, by key, and why
+    #[serde(default)]
+    pub(super) lost: BTreeMap<String, String>,
 }
 
 /// What the supervisor shall do.
@@ -676,4 +682,4 @@ mod turns;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -49,13 +49,17 @@ pub(super) struct Sockets {
     given: BTreeSet<String>,
     /// what of it this process itself was given
     own: BTreeSet<String>,
-    /// what workers listen on and could not be taken back from them, and why
-    lost: BTreeMap<String, String>,
     /// what was let go while no holder could be told: one that comes back with it has it from a service manager
     untold: BTreeSet<String>,
 }
 
 impl Sockets {
+    /// Lets clients in everywhere but in `closing`, also where somebody died who had shut them out.
+    pub(super) fn let_in(&self, closing: &[String]) {
+        let open = |key: &String| !key.starts_with(LEASE) && !given::is_given(key) && !closing.contains(key);
+        self.held.iter().filter(|(key, _)| open(key)).for_each(|(_, fd)| quiet::let_in(fd));
+    }
+
     /// Binds what of `listen` is not held yet. The keys it was given, in the order of names.
     pub(super) fn ensure(
         &mut self,
@@ -70,10 +74,6 @@ impl Sockets {
                 continue;
             }
             let key = socket.key();
-            if let Some(why) = self.lost_at(&key, socket) {
-                // a second one beside it would take a part of the connections, and never all of them
-                return Err(SocketError::Lost { address: socket.address.to_string(), why: why.to_owned() });
-            }
             if !self.held.contains_key(&key) {
                 let error = |why| SocketError::Bind { address: socket.address.to_string(), why };
                 self.put_beside(socket).map_err(error)?;
@@ -84,13 +84,6 @@ impl Sockets {
             keys.push(key);
         }
         Ok(keys)
-    }
-
-    /// Why the socket of `key`, or one that was given at its address, is lost.
-    fn lost_at(&self, key: &str, socket: &Socket) -> Option<&str> {
-        let mut lost = self.lost.iter();
-        let is_it = |lost: &str| lost == key || given::is_at(lost, &socket.address);
-        lost.find(|(lost, _)| is_it(lost)).map(|(_, why)| why.as_str())
     }
 
     /// Holds a lease on the directory `path`, as if it were a socket, where that is not held yet; its key.
@@ -125,12 +118,9 @@ impl Sockets {
     }
 
     /// The keys of what processes of `group` have bound themselves.
-    pub(super) fn inherited(&self, group: &str) -> Result<Vec<String>, SocketError> {
+    pub(super) fn inherited(&self, group: &str) -> Vec<String> {
         let prefix = inherit_prefix(group);
-        if let Some((key, why)) = self.lost.iter().find(|(key, _)| key.starts_with(&prefix)) {
-            return Err(SocketError::Lost { address: key[prefix.len()..].to_owned(), why: why.clone() });
-        }
-        Ok(self.held.keys().filter(|key| key.starts_with(&prefix)).cloned().collect())
+        self.held.keys().filter(|key| key.starts_with(&prefix)).cloned().collect()
     }
 
     /// Duplicates of the sockets of `keys`, in that order.
@@ -173,17 +163,6 @@ impl Sockets {
     ) -> Result<Vec<String>, SocketError> {
         let found = of_process(pid, pidfd)?;
         Ok(found.into_iter().map(|found| self.inherit(group, found, holder)).collect())
-    }
-
-    /// Lets go of everything that is not in `needed`, here and in the holder: it stays open in the processes that have
-    /// it until they end.
-    pub(super) fn retain(&mut self, needed: &BTreeSet<String>, holder: Option<&Holder>) {
-        for key in self.surplus(needed) {
-            tracing::info!(address = key, "listens no more");
-            self.leave_path(&key);
-            self.let_go(&key, holder);
-        }
-        self.release(needed, holder);
     }
 
     /// Lets go of every lease that is not in `needed`.
@@ -236,13 +215,13 @@ impl Sockets {
         self.held.keys().filter(is_surplus).cloned().collect()
     }
 
-    /// Nobody new gets into the queue of `key` from now on, and nobody finds it by its path. The holder lets it go, so
-    /// that no later supervisor takes it for one that listens.
-    pub(super) fn shut_out(&mut self, key: &str, holder: Option<&Holder>) {
-        let Some(fd) = self.held.get(key) else { return };
-        quiet::shut_out(fd);
-        self.tell_gone(key, holder);
-        self.leave_path(key);
+    /// Nobody new gets into the queues of `keys` from now on, and nobody finds them by their paths. Doing it twice is
+    /// doing it once.
+    pub(super) fn shut_out(&self, keys: &[String]) {
+        for (key, fd) in keys.iter().filter_map(|key| Some((key, self.held.get(key)?))) {
+            quiet::shut_out(fd);
+            self.leave_path(key, keys);
+        }
     }
 
     /// Whether nobody waits in the queue of `key`.
@@ -255,7 +234,7 @@ impl Sockets {
         let Some(fd) = self.held.remove(key) else { return };
         tracing::info!(address = key, "listens no more");
         quiet::end(&fd);
-        self.tell_gone(key, holder);
+        self.let_go(key, holder);
     }
 
     /// Lets `key` go, which somebody else has, too.
@@ -264,21 +243,24 @@ impl Sockets {
         self.tell_gone(key, holder);
     }
 
-    /// The path of `key` is given up, or given back to the socket that had it before. Where another socket of ours
-    /// has it by now, it stays that one's.
-    fn leave_path(&self, key: &str) {
+    /// The path of `key` is given up, or given back to the socket that had it before and is not one of `going`. Where
+    /// another socket of ours has it by now, it stays that one's.
+    fn leave_path(&self, key: &str, going: &[String]) {
         let Some(path) = path_of(key) else { return };
         let Some((parent, name)) = bind::parts(Path::new(path)) else { return };
         let Ok(parent) = Dir::open(parent) else { return };
         let own = beside(key);
-        let before = || self.sharing(path).map(beside).find(|beside| parent.exists(beside).unwrap_or(false));
+        let stays = |other: &&str| !going.iter().any(|key| key == other);
+        let others: Vec<String> = self.sharing(path).filter(stays).map(beside).collect();
         let is_given = self.held.keys().any(|key| given::path_of(key) == Some(path));
         let _ = match parent.exists(&own) {
             Ok(true) => parent.remove_file(&own),
             _ if is_given => Ok(()),
-            _ => match before() {
-                Some(before) => parent.rename(&before, &parent, name),
-                None => parent.remove_file(name),
+            _ => match others.iter().find(|beside| parent.exists(beside).unwrap_or(false)) {
+                Some(before) => parent.rename(before, &parent, name),
+                None if others.is_empty() => parent.remove_file(name),
+                // it has been given back, or is theirs from the beginning
+                None => Ok(()),
             },
         };
     }
@@ -308,6 +290,20 @@ pub(super) fn inherit_prefix(group: &str) -> String {
     format!("inherit:{group}:")
 }
 
+/// What of what a process of `group` that listens on `listen` needs is in `lost`, which has the reasons by key.
+pub(super) fn lost_to(lost: &BTreeMap<String, String>, group: &str, listen: &Listen) -> Option<SocketError> {
+    let prefix = inherit_prefix(group);
+    let is_of = |key: &String| match listen {
+        Listen::Sockets(sockets) => {
+            sockets.values().any(|socket| socket.key() == *key || given::is_at(key, &socket.address))
+        }
+        Listen::Inherit(_) => key.starts_with(&prefix),
+    };
+    let (key, why) = lost.iter().find(|(key, _)| is_of(key))?;
+    let address = key.strip_prefix(&prefix).unwrap_or(key).to_owned();
+    Some(SocketError::Lost { address, why: why.clone() })
+}
+
 /// Where the socket of `key` is found while another one has its path.
 fn beside(key: &str) -> String {
     format!("{BESIDE}{}", &blake3::hash(key.as_bytes()).to_hex()[..16])
@@ -324,6 +320,22 @@ mod tests {
     use rustix::net::sockopt;
 
     use super::*;
+
+    #[test]
+    fn w37_what_is_lost_is_missed_by_whoever_listens_there() {
+        let socket: Socket = serde_json::from_str("\"tcp://127.0.0.1:80\"").unwrap();
+        let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
+        let inherits = Listen::Inherit("X".to_owned());
+        let said = |lost: &str, group: &str, listen: &Listen| {
+            let lost = BTreeMap::from([(lost.to_owned(), "no right to".to_owned())]);
+            lost_to(&lost, group, listen).map(|error| error.to_string())
+        };
+        let error = said(&socket.key(), "web", &listen).unwrap();
+        assert!(error.contains("is lost") && error.contains("no right to"), "{error}");
+        let theirs = "inherit:web:tcp://[::]:80";
+        assert_eq!((said(theirs, "web", &listen), said(theirs, "dns", &inherits)), (None, None));
+        assert!(said(theirs, "web", &inherits).unwrap().contains("of tcp://[::]:80 is lost"));
+    }
 
     #[test]
     fn w5_an_address_is_bound_once_and_with_reuseport() {
@@ -343,5 +355,43 @@ mod tests {
         sockets.close(&keys[0], None);
         assert!(sockets.held.is_empty());
         assert!(std::net::TcpStream::connect(address).is_err(), "for everybody who has it");
+    }
+
+    #[test]
+    fn w34_to_shut_out_twice_is_to_do_it_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let first = Socket::new(format!("unix://{}", path.display()).parse().unwrap());
+        let second = Socket { nonblocking: false, ..first.clone() };
+        let keys = [first.key(), second.key()];
+        // which one goes, and whether the other one has the path then
+        for (going, stays) in [(&keys[..1], true), (&keys[1..], true), (&keys[..], false)] {
+            let mut sockets = Sockets::default();
+            for socket in [&first, &second] {
+                let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
+                sockets.ensure(&listen, None).unwrap();
+            }
+            for _ in 0..2 {
+                sockets.shut_out(going);
+                assert_eq!(std::os::unix::net::UnixStream::connect(&path).is_ok(), stays, "{going:?}");
+            }
+            let other = keys.iter().find(|key| !going.contains(key));
+            if let Some(other) = other {
+                assert!(!sockets.is_empty(other), "the connections are in its queue");
+                sockets.shut_out(&keys);
+            }
+        }
+        assert_eq!(Dir::open(temp.path()).unwrap().names().unwrap().len(), 0, "no name is left");
+    }
+
+    #[test]
+    fn w34_a_socket_whose_listening_has_ended_is_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = OwnedFd::from(listener);
+        assert!(!quiet::has_ended(&fd));
+        quiet::end(&fd);
+        assert!(quiet::has_ended(&fd));
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(!quiet::has_ended(&udp.into()));
     }
 }

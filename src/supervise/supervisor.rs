@@ -12,10 +12,12 @@ use rustix::pipe::PipeFlags;
 use crate::fsx::Dir;
 
 use super::clients::{self, Clients};
+use super::closing;
 use super::crew::Crew;
+use super::doing::Doing as _;
 use super::holder::DaemonError;
 use super::keeper::Keeper;
-use super::wire::{Answer, Ask, WorkerSpec};
+use super::wire::Ask;
 use super::{clock, fdstore, init, local, process};
 
 const LOCK: &str = "supervisor.lock";
@@ -170,68 +172,26 @@ impl Supervisor {
     fn on_ask(&mut self, id: u64, ask: Ask) {
         // one that has just come may have been given what is asked for
         if self.crew.keeper.look() {
-            self.crew.let_go_of_stale();
+            closing::let_go_of_stale(&mut self.crew);
         }
-        if !matches!(ask, Ask::Slots | Ask::Listen { .. }) {
-            // what is being closed may be wanted again
-            self.crew.close_now();
-        }
-        let acts = match ask {
+        match &ask {
             Ask::Slots => {
-                let answer = Answer::Slots {
-                    supervisor: std::process::id(),
-                    news: self.crew.bulletin.last(),
-                    workers: self.crew.table.report(),
-                    lost: self.crew.keeper.sockets.lost().clone(),
-                    given: self.crew.keeper.sockets.given(),
-                };
+                let answer = self.crew.slots(Some(std::process::id()));
                 return self.clients.answer(id, &answer);
             }
             Ask::Listen { after } => {
                 let last = self.crew.bulletin.last();
                 // a number from the future is from another boot: nothing of this one has been seen,
                 // and none of it was meant
-                let after = if after == 0 || after > last { last } else { after };
+                let after = if *after == 0 || *after > last { last } else { *after };
                 self.clients.subscribe(id, after);
-                Vec::new()
             }
-            Ask::Ensure { event, spec, force, in_place } => match wrong(&spec) {
-                Some(why) => return self.clients.answer(id, &Answer::Refused { why }),
-                None if in_place => self.crew.table.ensure_in_place(event, *spec),
-                None => self.crew.table.ensure(event, *spec, force),
-            },
-            Ask::Abandon { event } => self.crew.table.abandon(event),
-            Ask::Settle { slots } => {
-                self.clients.answer(id, &Answer::Accepted);
-                return self.crew.settle(&slots);
-            }
-            Ask::TakeOver { pid, started, groups, look } => {
-                let answer = match self.crew.take_over(pid, started, &groups, look) {
-                    Ok(taken) => Answer::Taken(taken),
-                    Err(why) => Answer::Refused { why },
-                };
-                return self.clients.answer(id, &answer);
-            }
-            Ask::Quit => {
-                self.quits = true;
-                Vec::new()
-            }
-        };
-        self.clients.answer(id, &Answer::Accepted);
-        self.crew.carry_out(acts);
+            Ask::Quit => self.quits = true,
+            Ask::Ensure { .. } | Ask::Abandon { .. } | Ask::Settle { .. } | Ask::TakeOver { .. } => {}
+        }
+        let answer = self.crew.on_ask(ask);
+        self.clients.answer(id, &answer);
     }
-}
-
-/// What is wrong with a spec that could not run by itself.
-pub(super) fn wrong(spec: &WorkerSpec) -> Option<String> {
-    let group = &spec.slot.group;
-    if group.is_empty() || group.len() > 100 || group.starts_with('.') || group.contains(['/', '\0', ':']) {
-        return Some(format!("`{group}` is no name for a group"));
-    }
-    if process::signal_named(&spec.stop_signal).is_none() {
-        return Some(format!("`{}` is no signal to stop by", spec.stop_signal));
-    }
-    spec.launch.command.0.is_empty().then(|| "there is no command".to_owned())
 }
 
 /// A descriptor that becomes readable with the first TERM or INT.

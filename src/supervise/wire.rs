@@ -148,8 +148,8 @@ pub enum Answer {
     Accepted,
     /// the slots and every process, draining ones included
     Slots {
-        /// pid of the supervisor
-        supervisor: u32,
+        /// pid of our own supervisor, where that is who answers
+        supervisor: Option<u32>,
         /// number of the newest news
         news: u64,
         /// all processes, by slot, then by start

@@ -3,10 +3,9 @@
 use crate::systemd_of_tests::{Scope, passes_under};
 
 /// What is only about our own supervisor: its socket, its holder's death, its own process. And what systemd does
-/// otherwise (D7, D8): sockets that change, and what workers say beside that they are ready.
+/// otherwise (D8, D11): what workers say beside that they are ready.
 const OTHERS: &[&str] = &[
     "lost::",
-    "sockets::",
     "w40_a_reload_that_had_begun_before_by_its_own_word",
     "w43_",
     "w44_",

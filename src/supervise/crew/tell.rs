@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use crate::fsx::{Dir, FsError};
 use crate::model::{Probe, Ready, Tell, chain};
+use crate::supervise::doing::Doing as _;
 use crate::supervise::launch::Given;
 use crate::supervise::probe::Subject;
 use crate::supervise::readiness::FileMark;
@@ -38,16 +39,6 @@ impl Crew {
         live.check = Check::None;
         tracing::info!(slot = %spec.slot, pid, generation = spec.generation.short(), "is told");
         Ok(())
-    }
-
-    /// Stops telling process `n`.
-    pub(super) fn hush(&mut self, n: u64) {
-        let Some(live) = self.live.get_mut(&n) else { return };
-        live.telling = None;
-        let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return };
-        if let Err(error) = link(&self.run, n, &spec) {
-            tracing::warn!(slot = %spec.slot, error = chain(&error), "its links are not what it has accepted");
-        }
     }
 
     /// Whether process `n` is being told, and `known` is how it is known that it has taken it.

@@ -2,7 +2,7 @@ use super::*;
 use crate::model::{Command, GenerationId, Listen, Ready, Replace, Restart, RestartOn, Tell};
 use crate::supervise::{Launch, WorkerState};
 
-fn spec(generation: u8) -> WorkerSpec {
+pub(in crate::supervise) fn spec(generation: u8) -> WorkerSpec {
     let generation: GenerationId = format!("{generation:02x}").repeat(32).parse().unwrap();
     WorkerSpec {
         slot: Slot { group: "web".into(), instance: 1 },
@@ -31,7 +31,7 @@ fn spec(generation: u8) -> WorkerSpec {
     }
 }
 
-fn running(event: u64, generation: u8) -> (Table, u64) {
+pub(in crate::supervise) fn running(event: u64, generation: u8) -> (Table, u64) {
     let mut table = Table::default();
     let acts = table.ensure(event, spec(generation), false);
     let [Act::Start(n)] = acts[..] else { panic!("{acts:?}") };

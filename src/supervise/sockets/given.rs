@@ -186,7 +186,7 @@ mod tests {
         sockets.keep_given(vec![("http".to_owned(), theirs.into())]);
         assert!(is_given(&sockets.ensure(&listen, None).unwrap()[0]));
         assert_eq!(sockets.surplus(&BTreeSet::new()), ours);
-        sockets.shut_out(&ours[0], None);
+        sockets.shut_out(&ours);
         sockets.close(&ours[0], None);
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
     }

@@ -1,18 +1,19 @@
 //! What others have of the sockets: the holder keeps a duplicate of each, and where that is gone with us, the workers
 //! have them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::fsx::Dir;
 use crate::supervise::holder::{Holder, HolderError};
+use crate::supervise::slots::Table;
 
 use super::{Found, LEASE, Sockets, cookie, given, quiet};
 
 impl Sockets {
-    /// Fetches back what the holder keeps. What it need not keep any more it is told: what was let go meanwhile, and
-    /// what was closed while it was not there, and had it kept by a service manager.
+    /// Fetches back what the holder keeps. What was let go meanwhile it is told.
     pub(in crate::supervise) fn fetch(&mut self, holder: &Holder) -> Result<(), HolderError> {
         for key in holder.list()? {
             if self.untold.contains(&key) {
@@ -21,13 +22,6 @@ impl Sockets {
             }
             if let Entry::Vacant(place) = self.held.entry(key) {
                 let fd = holder.get(place.key())?;
-                if !given::is_given(place.key()) {
-                    if quiet::has_ended(&fd) || has_no_path(place.key()) {
-                        holder.drop(place.key())?;
-                        continue;
-                    }
-                    quiet::let_in(&fd);
-                }
                 place.insert(fd);
             }
         }
@@ -35,26 +29,23 @@ impl Sockets {
         Ok(())
     }
 
+    /// Lets go what was closed while the holder was not there, and had it kept by a service manager: nobody can come to
+    /// it. Not what is in `stays`.
+    pub(in crate::supervise) fn let_go_of_closed(
+        &mut self,
+        stays: &BTreeSet<String>,
+        holder: Option<&Holder>,
+    ) {
+        let is_ours = |key: &String| !given::is_given(key) && !key.starts_with(LEASE) && !stays.contains(key);
+        let is_closed =
+            |(key, fd): &(&String, &OwnedFd)| is_ours(key) && (quiet::has_ended(fd) || has_no_path(key));
+        let closed: Vec<String> = self.held.iter().filter(is_closed).map(|(key, _)| key.clone()).collect();
+        closed.iter().for_each(|key| self.let_go(key, holder));
+    }
+
     /// Gives everything to a holder that has nothing yet.
     pub(in crate::supervise) fn give(&self, holder: &Holder) -> Result<(), HolderError> {
         self.held.iter().try_for_each(|(key, fd)| holder.put(key, fd))
-    }
-
-    /// What workers listen on and nobody could take back, with the reason.
-    pub(in crate::supervise) fn lost(&self) -> &BTreeMap<String, String> {
-        &self.lost
-    }
-
-    /// What is lost, from now on.
-    pub(in crate::supervise) fn set_lost(&mut self, lost: BTreeMap<String, String>) {
-        for (key, why) in lost.iter().filter(|(key, _)| !self.lost.contains_key(*key)) {
-            tracing::error!(
-                address = key,
-                why,
-                "a socket is lost: its workers serve on, and cannot be replaced"
-            );
-        }
-        self.lost = lost;
     }
 
     /// Keeps `found` again, which was lost, as `key`.
@@ -66,9 +57,11 @@ impl Sockets {
         self.keep(key.to_owned(), found.fd, holder);
     }
 
-    /// Which socket each key is, in `known`: of what is neither held nor lost nobody has to know any more.
-    pub(in crate::supervise) fn note(&self, known: &mut BTreeMap<String, u64>) {
-        known.retain(|key, _| self.holds(key) || self.lost.contains_key(key));
+    /// Which socket each key is, in `table`: of what is neither held nor needed nobody has to know any more.
+    pub(in crate::supervise) fn note(&self, table: &mut Table) {
+        let needed = table.needed_sockets();
+        let known = &mut table.cookies;
+        known.retain(|key, _| self.holds(key) || needed.contains(key));
         for (key, fd) in self.held.iter().filter(|(key, _)| !key.starts_with(LEASE)) {
             known.extend(cookie(fd).map(|cookie| (key.clone(), cookie)));
         }
@@ -102,20 +95,6 @@ mod tests {
     use crate::model::{Address, Listen, Socket};
 
     use super::*;
-
-    #[test]
-    fn w37_beside_a_lost_socket_no_other_one_is_bound() {
-        let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let socket = Socket::new(crate::model::Address::Tcp(at));
-        let listen = Listen::Sockets([("a".to_owned(), socket.clone())].into());
-        let mut sockets = Sockets::default();
-        sockets.set_lost([(socket.key(), "no right to".to_owned())].into());
-        let error = sockets.ensure(&listen, None).unwrap_err().to_string();
-        assert!(error.contains("is lost") && error.contains("no right to"), "{error}");
-        sockets.set_lost([("inherit:web:tcp://[::]:80".to_owned(), "no right to".to_owned())].into());
-        assert!(sockets.ensure(&listen, None).is_ok() && sockets.inherited("dns").is_ok());
-        assert!(sockets.inherited("web").unwrap_err().to_string().contains("of tcp://[::]:80 is lost"));
-    }
 
     /// A holder that ends with the test.
     fn holder(run: &Path) -> Holder {
@@ -169,12 +148,13 @@ mod tests {
         let mut next = Sockets::default();
         next.fetch(&holder).unwrap();
         assert!(keys.iter().all(|key| next.holds(key)));
-        for key in &keys {
-            sockets.shut_out(key, None);
-            sockets.close(key, None);
-        }
+        sockets.shut_out(&keys);
+        keys.iter().for_each(|key| sockets.close(key, None));
         let mut last = Sockets::default();
         last.fetch(&holder).unwrap();
+        last.let_go_of_closed(&keys.iter().cloned().collect(), Some(&holder));
+        assert!(keys.iter().all(|key| last.holds(key)), "somebody may wait in it still");
+        last.let_go_of_closed(&BTreeSet::new(), Some(&holder));
         assert!(!keys.iter().any(|key| last.holds(key)), "nobody comes to them");
         assert!(holder.list().unwrap().is_empty());
     }

@@ -31,7 +31,7 @@ pub(super) fn shut_out(fd: &OwnedFd) {
     }
 }
 
-/// Undoes [`shut_out`], also that of somebody who died in between.
+/// Undoes [`shut_out`].
 pub(super) fn let_in(fd: &OwnedFd) {
     if is_tcp(fd) {
         let _ = SockRef::from(fd).detach_filter(); // none is there, as a rule
@@ -43,14 +43,14 @@ pub(super) fn is_empty(fd: &OwnedFd) -> bool {
     !process::wait_readable(fd, Some(Duration::ZERO))
 }
 
+/// Whether somebody has ended the listening of `fd`.
+pub(super) fn has_ended(fd: &OwnedFd) -> bool {
+    is_tcp(fd) && !sockopt::socket_acceptconn(fd).unwrap_or(true)
+}
+
 /// Ends the listening of everybody who has `fd`. Whoever is in its queue is reset.
 pub(super) fn end(fd: &OwnedFd) {
     if is_tcp(fd) {
         let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Read);
     }
-}
-
-/// Whether the listening of `fd` has been ended.
-pub(super) fn has_ended(fd: &OwnedFd) -> bool {
-    is_tcp(fd) && !sockopt::socket_acceptconn(fd).unwrap_or(true)
 }

@@ -153,6 +153,11 @@ impl Bus {
         self.manager("StartTransientUnit", &(name, "fail", properties, others)).map(drop)
     }
 
+    /// Has the unit `name` started, which has been made before: it stays as long as another one names it.
+    pub(super) fn start_again(&self, name: &str) -> Result<(), BusError> {
+        self.manager("StartUnit", &(name, "replace")).map(drop)
+    }
+
     /// Has the unit stopped as its properties say.
     pub(super) fn stop(&self, name: &str) -> Result<(), BusError> {
         self.manager("StopUnit", &(name, "replace")).map(drop)

@@ -2,25 +2,26 @@
 //! into the table's transitions. Records first, then acts. Signals only wake it: what counts is what the units'
 //! states are when it looks, so nothing is lost while nobody listens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::fsx::{Dir, FsError, Meta};
 use crate::model::{Slot, chain};
-use crate::supervise::clock;
+use crate::supervise::closing::{self, Closing};
 use crate::supervise::crew::{Check, TAIL, Telling, subject, watch};
+use crate::supervise::doing::{Doing, Parts};
 use crate::supervise::holder::Holder;
 use crate::supervise::logs::{self, Logs};
 use crate::supervise::news::Bulletin;
-use crate::supervise::process;
 use crate::supervise::record::Record;
 use crate::supervise::slots::{Act, Role, Table, Worker};
 use crate::supervise::sockets::{Sockets, lease_key};
 use crate::supervise::tries::{Health, Tries};
-use crate::supervise::wire::Ask;
+use crate::supervise::wire::{Answer, Ask};
+use crate::supervise::{clock, process, taking};
 
-use super::bus::{Bus, BusError, Scope};
+use super::bus::{Bus, BusError, Listed, Scope};
 use super::unit::{self, Names, State};
 
 mod latest;
@@ -35,6 +36,10 @@ pub(super) use see::observe;
 const FILES: &str = "s";
 /// How long the holder may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long systemd may take from a request to stop a unit until its process is told to finish.
+const HEARD: Duration = Duration::from_secs(5);
+/// How often is looked whether it has.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// All processes of a run directory, as units.
 pub(super) struct Crew {
@@ -53,6 +58,7 @@ pub(super) struct Crew {
     holder: Option<Holder>,
     live: BTreeMap<u64, Live>,
     restarts: BTreeMap<Slot, Instant>,
+    pub(super) closing: Option<Closing>,
     /// nothing has been asked for since it was said what shall stay
     settled: bool,
 }
@@ -101,10 +107,12 @@ impl Crew {
             holder: None,
             live: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            closing: None,
             settled: false,
         };
         if let Ok(holder) = Holder::connect(&crew.run) {
             crew.sockets.fetch(&holder).map_err(|e| e.to_string())?;
+            crew.sockets.let_in(&crew.table.closing);
             crew.holder = Some(holder);
         }
         crew.adopt().map_err(|e| e.to_string())?;
@@ -156,16 +164,40 @@ impl Crew {
         self.sweep("p");
         self.sweep(FILES);
         acts.extend(self.table.resume());
-        self.carry_out(acts);
+        if !self.table.is_empty()
+            && let Err(why) = self.hold()
+        {
+            tracing::warn!(why, "workers cannot be started again");
+        }
+        closing::let_go_of_stale(self);
+        closing::resume(self, acts);
         self.look()?;
         for live in self.live.values_mut() {
             live.found = false;
         }
         self.settled = self.table.is_empty();
-        if self.settled {
-            self.let_go();
+        match self.settled {
+            true => self.let_go(),
+            false => self.find_sockets(),
         }
         Ok(())
+    }
+
+    /// Sees to it that nobody who is started again finds nothing: what the holder has lost is had back or made anew.
+    fn find_sockets(&mut self) {
+        taking::take_back(self);
+        let leases = self.table.needed_leases();
+        let Parts { sockets, holder, .. } = self.parts();
+        for path in leases {
+            sockets.lease(&path, holder);
+        }
+        let waits = |worker: &Worker| worker.role == Role::Accepted && !worker.ready;
+        let specs = self.table.workers().filter(|(_, worker)| waits(worker)).map(|(_, w)| w.spec.clone());
+        for spec in specs.collect::<Vec<_>>() {
+            if let Err(why) = self.sockets_for(&spec) {
+                tracing::warn!(slot = %spec.slot, why, "it cannot be started again");
+            }
+        }
     }
 
     /// Removes what belongs to processes that are not there any more.
@@ -179,30 +211,28 @@ impl Crew {
         }
     }
 
-    /// Does what was asked.
-    pub(super) fn on_ask(&mut self, ask: Ask) {
-        let acts = match ask {
-            // the last one is refused before
-            Ask::Slots | Ask::Listen { .. } | Ask::Quit | Ask::TakeOver { .. } => return,
-            Ask::Ensure { event, spec, force, in_place } => {
-                let slot = spec.slot.clone();
-                self.settled = false;
-                let acts = match in_place {
-                    true => self.table.ensure_in_place(event, *spec),
-                    false => self.table.ensure(event, *spec, force),
-                };
-                self.carry_out(acts);
-                return self.hurry(&slot);
+    /// Does what was asked, or answers it.
+    pub(super) fn asked(&mut self, ask: Ask) -> Answer {
+        let (mut slot, mut settles) = (None, false);
+        match &ask {
+            Ask::Slots => return self.slots(None),
+            Ask::Ensure { spec, .. } => (slot, self.settled) = (Some(spec.slot.clone()), false),
+            Ask::TakeOver { look: false, .. } => self.settled = false,
+            Ask::Settle { .. } => {
+                settles = true;
+                self.fetch();
             }
-            Ask::Abandon { event } => self.table.abandon(event),
-            Ask::Settle { slots } => {
-                let acts = self.table.settle(&slots);
-                self.carry_out(acts);
-                self.settled = true;
-                return self.settle();
-            }
-        };
-        self.carry_out(acts);
+            Ask::Listen { .. } | Ask::Quit | Ask::Abandon { .. } | Ask::TakeOver { .. } => {}
+        }
+        let answer = self.on_ask(ask);
+        if let Some(slot) = slot {
+            self.hurry(&slot);
+        }
+        if settles {
+            self.settled = true;
+            self.let_go();
+        }
+        answer
     }
 
     /// What of `slot` waits for its next start is started now.
@@ -222,29 +252,30 @@ impl Crew {
         }
     }
 
-    /// After the table has settled: nobody is asked any more, and what no slot needs is let go.
-    fn settle(&mut self) {
-        for (n, live) in &mut self.live {
-            if self.table.worker(*n).is_some_and(|worker| worker.ready) {
-                live.check = Check::None;
-            }
+    /// Fetches what workers have given the holder.
+    pub(super) fn fetch(&mut self) {
+        if self.table.is_empty() && self.holder.is_none() {
+            return; // nobody has given it anything
         }
-        self.let_go();
+        let held = self.hold();
+        let fetched = held.and_then(|()| match &self.holder {
+            Some(holder) => self.sockets.fetch(holder).map_err(|e| e.to_string()),
+            None => Ok(()),
+        });
+        if let Err(why) = fetched {
+            tracing::warn!(why, "some sockets may stay open");
+        }
     }
 
-    /// Closes sockets and leases that nobody needs; without any, the holder is not needed either.
+    /// When nothing runs and nothing is to, nobody has to keep sockets.
     fn let_go(&mut self) {
-        if let Some(holder) = &self.holder {
-            // workers have given it what they have bound
-            if let Err(error) = self.sockets.fetch(holder) {
-                tracing::warn!(%error, "some sockets may stay open");
-            }
+        let needed = !self.settled || !self.table.is_empty() || self.closing.is_some();
+        if needed || self.holder.is_none() {
+            return;
         }
-        let mut needed = self.table.needed_sockets();
-        needed.extend(self.table.needed_leases().iter().map(|path| lease_key(path)));
-        self.sockets.retain(&needed, self.holder.as_ref());
-        if self.table.is_empty()
-            && let Some(holder) = self.holder.take()
+        // what whoever was here before has left
+        closing::settle(self, &[]);
+        if let Some(holder) = self.holder.take()
             && self.bus.stop(&self.names.holder()).is_ok()
         {
             // whoever looks for a holder next must not find this one
@@ -252,42 +283,9 @@ impl Crew {
         }
     }
 
-    /// Records the table, then does what follows from it, and what follows from that.
-    pub(super) fn carry_out(&mut self, acts: Vec<Act>) {
-        self.save();
-        let mut acts = VecDeque::from(acts);
-        while let Some(act) = acts.pop_front() {
-            match act {
-                Act::Start(n) => {
-                    if let Err(why) = self.start(n) {
-                        tracing::warn!(why, "could not be started");
-                        self.remove_files(n);
-                        let why = format!("could not be started: {why}");
-                        acts.extend(self.table.gone(n, why, Duration::ZERO));
-                    }
-                }
-                Act::Drain(n) => self.drain(n),
-                Act::Kill(n) => self.kill(n),
-                Act::Inform(n) => {
-                    if let Err(why) = self.inform(n) {
-                        acts.extend(self.table.not_told(n, why));
-                    }
-                }
-                Act::Hush(n) => self.hush(n),
-                Act::Tell(news) => self.bulletin.add(news),
-                Act::Restart(slot, delay) => drop(self.restarts.insert(slot, clock::after(delay))),
-            }
-        }
-        self.save();
-    }
-
     /// When [`Crew::on_time`] has something to do at the latest.
     pub(super) fn next_time(&self) -> Option<Instant> {
-        let checks = self.live.values().filter_map(|live| live.check.next());
-        let told = self.live.values().filter_map(|live| live.telling.as_ref());
-        let told = told.flat_map(|telling| telling.check.next().into_iter().chain([telling.deadline]));
-        let latest = self.live.values().filter_map(|live| live.latest);
-        checks.chain(told).chain(latest).chain(self.restarts.values().copied()).chain(self.logs.next()).min()
+        self.next().into_iter().chain(self.live.values().filter_map(|live| live.latest)).min()
     }
 
     /// Does what is due.
@@ -305,14 +303,9 @@ impl Crew {
         self.logs.on_time();
         self.on_latest();
         self.on_time_to_tell();
-        let due = |at: &Instant| clock::until(*at).is_zero();
-        let due: Vec<Slot> =
-            self.restarts.iter().filter(|(_, at)| due(at)).map(|(slot, _)| slot.clone()).collect();
-        for slot in due {
-            self.restarts.remove(&slot);
-            let acts = self.table.restart(&slot);
-            self.carry_out(acts);
-        }
+        closing::on_time_to_close(self);
+        self.on_time_to_restart();
+        self.let_go();
     }
 
     /// Takes the answers of workers that were asked.
@@ -383,11 +376,80 @@ impl Crew {
     fn log_path(&self, n: u64, worker: &Worker) -> PathBuf {
         self.run.path().join("log").join(logs::name(&worker.spec.slot, worker.started_for, n))
     }
+}
 
-    fn save(&self) {
+impl Doing for Crew {
+    fn parts(&mut self) -> Parts<'_> {
+        let Crew { table, bulletin, restarts, sockets, holder, closing, .. } = self;
+        let holder = holder.as_ref().filter(|holder| !holder.is_broken());
+        Parts { table, bulletin, restarts, sockets, holder, closing }
+    }
+
+    fn run(&self) -> &Dir {
+        &self.run
+    }
+
+    fn watched(&self) -> impl Iterator<Item = (u64, &Check, Option<&Telling>)> {
+        self.live.iter().map(|(n, live)| (*n, &live.check, live.telling.as_ref()))
+    }
+
+    fn watched_mut(&mut self, n: u64) -> Option<(&mut Check, &mut Option<Telling>)> {
+        self.live.get_mut(&n).map(|live| (&mut live.check, &mut live.telling))
+    }
+
+    fn times(&self) -> (&Logs, Option<&Closing>, &BTreeMap<Slot, Instant>) {
+        (&self.logs, self.closing.as_ref(), &self.restarts)
+    }
+
+    fn save(&mut self) {
+        self.sockets.note(&mut self.table);
         if let Err(error) = self.record.save(&self.table, self.bulletin.last()) {
             tracing::error!(error = chain(&error), "the record could not be written");
         }
+    }
+
+    fn start(&mut self, n: u64) -> Result<(), String> {
+        Crew::start(self, n)
+    }
+
+    fn remove(&self, n: u64) {
+        self.remove_files(n);
+    }
+
+    fn drain(&mut self, n: u64) {
+        Crew::drain(self, n);
+    }
+
+    fn until_heard(&self, numbers: &[u64]) {
+        let units = numbers.iter().filter_map(|n| Some(self.live.get(n)?.unit.as_str()));
+        let units: Vec<&str> = units.collect();
+        let deadline = clock::after(HEARD);
+        let is_up = |listed: &Listed| listed.active == "active";
+        // systemd does it when it has nothing else to do
+        while !units.is_empty() && self.bus.units(&units).is_ok_and(|all| all.iter().any(is_up)) {
+            if clock::until(deadline).is_zero() {
+                return tracing::warn!(?units, "systemd takes its time to stop them");
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn kill(&mut self, n: u64) {
+        Crew::kill(self, n);
+    }
+
+    fn inform(&mut self, n: u64) -> Result<(), String> {
+        Crew::inform(self, n)
+    }
+
+    fn release(&mut self) {
+        let needed = self.table.needed_leases().iter().map(|path| lease_key(path)).collect();
+        let Parts { sockets, holder, .. } = self.parts();
+        sockets.release(&needed, holder);
+    }
+
+    fn hold(&mut self) -> Result<(), String> {
+        Crew::hold(self)
     }
 }
 

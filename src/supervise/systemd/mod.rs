@@ -21,8 +21,8 @@ use crate::model::{Listen, Slot, TakeOver, chain};
 use super::client::{HangUp, Slots, Unreachable};
 use super::record::{self, Record};
 use super::service_manager::{NewsSource, ServiceManager};
-use super::wire::{Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
-use super::{clock, process, supervisor};
+use super::wire::{Answer, Ask, News, NewsLine, Taken, WorkerReport, WorkerSpec};
+use super::{clock, process};
 
 mod bus;
 mod crew;
@@ -97,7 +97,7 @@ enum Order {
     /// the connection is lost
     Lost,
     /// do it, then answer
-    Ask(Box<Ask>, Sender<Result<Slots, String>>),
+    Ask(Box<Ask>, Sender<Answer>),
     /// somebody listens from now on
     Listen(Listener),
     /// nobody needs it any more
@@ -157,12 +157,7 @@ impl Systemd {
         Ok(self.hands.as_deref().expect("it was seen to above"))
     }
 
-    fn ask(&mut self, ask: Ask) -> Result<Slots, Unreachable> {
-        if let Ask::Ensure { spec, .. } = &ask
-            && let Some(why) = supervisor::wrong(spec)
-        {
-            return Err(Unreachable::Refused { why });
-        }
+    fn ask(&mut self, ask: Ask) -> Result<Answer, Unreachable> {
         let hands = self.hands()?;
         let (sender, answer) = channel();
         hands.order(Order::Ask(Box::new(ask), sender));
@@ -171,7 +166,10 @@ impl Systemd {
             RecvTimeoutError::Timeout => format!("nothing is known of systemd's units within {PATIENCE:?}"),
             RecvTimeoutError::Disconnected => "the connection to systemd is lost".to_owned(),
         };
-        answer.recv_timeout(PATIENCE).map_err(|e| gone(lost(e)))?.map_err(gone)
+        match answer.recv_timeout(PATIENCE).map_err(|e| gone(lost(e)))? {
+            Answer::Refused { why } => Err(Unreachable::Refused { why }),
+            answer => Ok(answer),
+        }
     }
 
     /// What runs, for those who only look.
@@ -188,7 +186,7 @@ impl Systemd {
             bus.close();
             seen.map_err(|e| gone(e.to_string()))?;
         }
-        Ok(Slots { supervisor: None, news, workers: table.report(), lost: BTreeMap::new() })
+        Ok(Slots { supervisor: None, news, workers: table.report(), lost: table.lost })
     }
 }
 
@@ -199,7 +197,7 @@ fn absent(why: String) -> Unreachable {
 impl ServiceManager for Systemd {
     fn slots(&mut self) -> Result<Slots, Unreachable> {
         match self.hands.as_ref().is_some_and(|hands| !hands.is_over()) {
-            true => self.ask(Ask::Slots),
+            true => Slots::of(self.ask(Ask::Slots)?),
             false => self.look(),
         }
     }
@@ -222,12 +220,11 @@ impl ServiceManager for Systemd {
 
     fn take_over(
         &mut self,
-        _from: &TakeOver,
-        _groups: BTreeMap<String, Listen>,
-        _look: bool,
+        from: &TakeOver,
+        groups: BTreeMap<String, Listen>,
+        look: bool,
     ) -> Result<Taken, Unreachable> {
-        let why = "only `service_manager: supervisor` takes sockets over".to_owned();
-        Err(Unreachable::Refused { why })
+        Taken::of(self.ask(Ask::TakeOver { pid: from.pid, started: from.started, groups, look })?)
     }
 
     fn listen(&mut self, after: u64) -> Result<Box<dyn NewsSource>, Unreachable> {
@@ -332,8 +329,13 @@ fn give(orders: &Sender<Order>, wake: &OwnedFd, order: Order) {
 /// Waits for orders, answers and times, until nobody needs it any more or systemd is lost.
 fn run_crew(mut crew: Crew, inbox: &Receiver<Order>, wake: &OwnedFd) {
     let mut listeners: Vec<Listener> = Vec::new();
+    let mut ends = false;
     loop {
         tell(&crew, &mut listeners);
+        // what is begun is not left to whoever comes next
+        if ends && crew.closing.is_none() {
+            return;
+        }
         let limit = crew.next_time().map(|at| process::timespec(clock::until(at)));
         let mut fds = vec![PollFd::new(wake, PollFlags::IN), PollFd::new(crew.tries.fd(), PollFlags::IN)];
         fds.extend(crew.logs.fd().map(|fd| PollFd::new(fd, PollFlags::IN)));
@@ -349,20 +351,9 @@ fn run_crew(mut crew: Crew, inbox: &Receiver<Order>, wake: &OwnedFd) {
             match order {
                 Order::Look => looks = true,
                 Order::Lost => return,
-                Order::End => {
-                    // what is due is not left to whoever comes next
-                    crew.on_time();
-                    return;
-                }
+                Order::End => ends = true,
                 Order::Ask(ask, answer) => {
-                    crew.on_ask(*ask);
-                    let slots = Slots {
-                        supervisor: None,
-                        news: crew.bulletin.last(),
-                        workers: crew.table.report(),
-                        lost: BTreeMap::new(),
-                    };
-                    let _ = answer.send(Ok(slots));
+                    let _ = answer.send(crew.asked(*ask));
                     looks = true;
                 }
                 Order::Listen(mut listener) => {

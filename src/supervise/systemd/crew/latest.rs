@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::supervise::clock;
 use crate::supervise::crew::heard;
+use crate::supervise::doing::Doing as _;
 use crate::supervise::slots::{Role, Worker};
 
 use super::Crew;

@@ -1,15 +1,14 @@
 //! Looks at the units, and turns what they are doing into the table's transitions.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::Listen;
 use crate::supervise::crew::{Check, heard, watch};
+use crate::supervise::doing::Doing as _;
 use crate::supervise::process::{self, Ended};
 use crate::supervise::readiness::written_out;
 use crate::supervise::slots::{Role, Table, Worker};
-use crate::supervise::sockets::lease_key;
-use crate::supervise::{clock, memory};
+use crate::supervise::{clock, closing, memory};
 
 use super::super::bus::{Bus, BusError, Listed};
 use super::super::own::NOT_AGAIN;
@@ -144,15 +143,16 @@ impl Crew {
 
     fn became_ready(&mut self, n: u64) {
         let Some(worker) = self.table.worker(n) else { return };
-        let spec = worker.spec.clone();
+        let (spec, pid, given) = (worker.spec.clone(), worker.pid, worker.sockets.clone());
         let keys = match &spec.listen {
-            Listen::Sockets(_) => worker.sockets.clone(),
+            Listen::Sockets(_) => given,
             Listen::Inherit(_) => {
+                self.fetch();
                 let bound = self.run.read(self.file(n, "bound"), 1 << 20).unwrap_or_default();
                 serde_json::from_slice(&bound).unwrap_or_default()
             }
         };
-        tracing::info!(slot = %spec.slot, pid = worker.pid, "is ready");
+        tracing::info!(slot = %spec.slot, pid, "is ready");
         let acts = self.table.ready(n, keys);
         if let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) {
             live.check = watch(worker);
@@ -194,13 +194,11 @@ impl Crew {
         let why = with_tail(&self.log_path(n, worker), what, worker.log_from);
         tracing::info!(slot = %worker.spec.slot, unit = listed.name, why, "is gone");
         self.remove_files(n);
+        let listen = (!worker.ready).then(|| worker.spec.listen.clone());
         let acts = self.table.ended(n, why, clock::now() - live.since, well);
+        closing::close_unneeded(self, listen.as_ref());
         self.carry_out(acts);
-        let needed = self.table.needed_leases().iter().map(|path| lease_key(path)).collect::<BTreeSet<_>>();
-        self.sockets.release(&needed, self.holder.as_ref());
-        if self.settled && self.table.is_empty() {
-            self.let_go();
-        }
+        self.let_go();
         Ok(())
     }
 

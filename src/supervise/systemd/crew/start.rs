@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::{Listen, Ready, Socket, chain};
 use crate::supervise::crew::Check;
+use crate::supervise::doing::Doing as _;
 use crate::supervise::holder::Holder;
 use crate::supervise::launch::{self, Given};
 use crate::supervise::logs;
@@ -23,12 +24,7 @@ impl Crew {
         let Some((spec, log)) = known else { return Ok(()) };
         self.hold()?;
         self.lease_for(&spec)?;
-        let keys = match &spec.listen {
-            Listen::Sockets(_) => {
-                self.sockets.ensure(&spec.listen, self.holder.as_ref()).map_err(|e| e.to_string())?
-            }
-            Listen::Inherit(_) => self.sockets.inherited(&spec.slot.group).map_err(|e| e.to_string())?,
-        };
+        let keys = self.sockets_for(&spec)?;
         let there = self.table.workers().filter(|(_, worker)| !worker.held).map(|(n, _)| n).collect();
         logs::prune(self.run.path(), &spec.slot, &there);
         let log_from = length(&log);
@@ -56,7 +52,7 @@ impl Crew {
     }
 
     /// Sees to it that somebody keeps the sockets.
-    fn hold(&mut self) -> Result<(), String> {
+    pub(super) fn hold(&mut self) -> Result<(), String> {
         if self.holder.as_ref().is_some_and(|holder| !holder.is_broken() && holder.list().is_ok()) {
             return Ok(());
         }
@@ -76,9 +72,11 @@ impl Crew {
                 }
                 Ok(_) => std::thread::sleep(Duration::from_millis(10)),
                 Err(_) => {
-                    // refused where it is there already, on its way up or down
+                    // refused where it is there already: up, on its way, or stopped, and named by workers
                     let _ = self.bus.forget(&unit);
-                    refused = self.bus.start(&unit, properties.clone()).err().map(|e| e.to_string());
+                    let started = self.bus.start(&unit, properties.clone());
+                    let started = started.or_else(|_| self.bus.start_again(&unit));
+                    refused = started.err().map(|e| e.to_string());
                     if anew.take_if(|at| clock::until(*at).is_zero()).is_some() {
                         // it is up, and not to be found: the run directory is another one. It gets all that it has
                         let _ = self.bus.restart(&unit);
@@ -88,6 +86,7 @@ impl Crew {
             }
         };
         self.sockets.fetch(&holder).and_then(|()| self.sockets.give(&holder)).map_err(|e| e.to_string())?;
+        self.sockets.let_in(&self.table.closing);
         self.holder = Some(holder);
         Ok(())
     }

@@ -4,6 +4,7 @@
 use crate::model::chain;
 use crate::supervise::crew::tell::{begin, link};
 use crate::supervise::crew::{Check, Telling, subject, watch};
+use crate::supervise::doing::Doing as _;
 use crate::supervise::process;
 use crate::supervise::tries::Done;
 
@@ -30,16 +31,6 @@ impl Crew {
         live.check = Check::None;
         tracing::info!(slot = %spec.slot, pid, generation = spec.generation.short(), "is told");
         Ok(())
-    }
-
-    /// Stops telling process `n`.
-    pub(super) fn hush(&mut self, n: u64) {
-        let Some(live) = self.live.get_mut(&n) else { return };
-        live.telling = None;
-        let Some(spec) = self.table.worker(n).map(|worker| worker.spec.clone()) else { return };
-        if let Err(error) = link(&self.run, n, &spec) {
-            tracing::warn!(slot = %spec.slot, error = chain(&error), "its links are not what it has accepted");
-        }
     }
 
     /// Takes `done` where it is about telling; gives it back where it is not.
