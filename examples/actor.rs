@@ -50,7 +50,7 @@ const KNOWN: [&str; 18] = [
     "never-ready",
     // is ready so many milliseconds after its start
     "slow-ready",
-    // says ready and ends with this status
+    // says ready, serves nobody, and ends with this status
     "ready-then-dies",
     // ends with status 70 so many milliseconds after it was ready
     "crashes",
@@ -245,7 +245,11 @@ impl Actor {
         let told = UnixListener::bind(run().join("control"))?;
         let listener = Arc::clone(&self);
         thread::spawn(move || told.incoming().flatten().try_for_each(|by| listener.told(by)));
-        let stage: Vec<_> = sockets()?.into_iter().map(|socket| Arc::clone(&self).serve(socket)).collect();
+        let mut sockets = sockets()?;
+        if self.says("ready-then-dies").is_some() {
+            sockets.clear();
+        }
+        let stage: Vec<_> = sockets.into_iter().map(|socket| Arc::clone(&self).serve(socket)).collect();
         self.appear()?;
         for signal in signals.forever() {
             if signal == SIGHUP {

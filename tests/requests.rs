@@ -292,9 +292,8 @@ fn a18_bringing_it_up_again_does_not_confirm_it() {
     sandbox.run(&["activate", &one], 0);
     let asked = sandbox.json(&["activate", &two, "--confirm-within", "10m"], 0);
     let left = |sandbox: &Sandbox| {
-        let status = sandbox.status();
+        let status = sandbox.wait("both workers", |status| workers(status).len() == 2);
         assert_eq!((status["current"].as_str(), status["last_good"].as_str()), (Some(&*two), Some(&*one)));
-        assert_eq!(workers(&status).len(), 2, "{status:#}");
         status["unconfirmed"]["left_ms"].as_u64().unwrap_or_else(|| panic!("nothing waits: {status:#}"))
     };
     let before = left(&sandbox);

@@ -172,14 +172,25 @@ impl Crew {
         Ok(())
     }
 
-    /// Sees to it that there is a holder (`gone`: the one there was is not). Where it comes with what was lost, that is
-    /// not lost any more.
+    /// Sees to it that there is a holder (`gone`: the one there was is not).
     pub(super) fn tend_holder(&mut self, gone: bool) {
         if self.keeper.tend(gone) {
-            self.keeper.sockets.let_in(&self.table.closing);
-            taking::take_back(self);
-            closing::let_go_of_stale(self);
+            self.join_holder();
         }
+    }
+
+    /// Looks whether there is a holder by now, where there was none.
+    pub(super) fn look_for_holder(&mut self) {
+        if self.keeper.look() {
+            self.join_holder();
+        }
+    }
+
+    /// There is another holder, and what it had is here: where that is what was lost, it is not lost any more.
+    fn join_holder(&mut self) {
+        self.keeper.sockets.let_in(&self.table.closing);
+        taking::take_back(self);
+        closing::let_go_of_stale(self);
     }
 
     /// The processes to wait for, by number.

@@ -12,7 +12,6 @@ use rustix::pipe::PipeFlags;
 use crate::fsx::Dir;
 
 use super::clients::{self, Clients};
-use super::closing;
 use super::crew::Crew;
 use super::doing::Doing as _;
 use super::holder::DaemonError;
@@ -171,9 +170,7 @@ impl Supervisor {
 
     fn on_ask(&mut self, id: u64, ask: Ask) {
         // one that has just come may have been given what is asked for
-        if self.crew.keeper.look() {
-            closing::let_go_of_stale(&mut self.crew);
-        }
+        self.crew.look_for_holder();
         match &ask {
             Ask::Slots => {
                 let answer = self.crew.slots(Some(std::process::id()));

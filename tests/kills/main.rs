@@ -210,7 +210,18 @@ impl Theatre {
         let workers = common::workers(&status);
         let mut known: Vec<_> = workers.values().copied().collect();
         known.sort();
-        until("the end of all others", || self.stage.alive().len() <= 2);
+        let begun = Instant::now();
+        while self.stage.alive().len() > 2 {
+            let who = |process: &Process| {
+                let file =
+                    |name: &str| std::fs::read(format!("/proc/{}/{name}", process.pid)).unwrap_or_default();
+                String::from_utf8_lossy(&[file("cmdline"), file("status"), file("environ")].concat())
+                    .replace('\0', " ")
+            };
+            let all: Vec<String> = self.stage.alive().iter().map(who).collect();
+            assert!(begun.elapsed() < PATIENCE, "{case}: others live on\n{}\n{status:#}", all.join("\n\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(self.stage.alive(), known, "{case}: one set");
         self.started.retain_mut(|child| child.try_wait().unwrap().is_none());
         self.stage.sandbox.nothing_left_over(case);

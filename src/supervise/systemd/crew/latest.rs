@@ -27,10 +27,16 @@ impl Crew {
         for n in due.collect::<Vec<u64>>() {
             let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker(n)) else { continue };
             live.latest = None;
+            let limit = heard::limit(worker.spec.start_timeout, clock::now() - live.since);
             match worker.role {
                 Role::Leaving => self.kill(n),
                 Role::Candidate => {
-                    let limit = heard::limit(worker.spec.start_timeout, clock::now() - live.since);
+                    // what it said last: when it is down, it says nothing any more
+                    let unit = live.unit.clone();
+                    let listed = self.bus.units(&[&unit]).unwrap_or_default();
+                    if let Some(Err(error)) = listed.first().map(|listed| self.listen(n, listed)) {
+                        tracing::debug!(%error, unit, "is not heard");
+                    }
                     let acts = self.table.condemn(n, format!("was not ready within {limit}"));
                     self.carry_out(acts);
                 }

@@ -114,7 +114,7 @@ impl Crew {
     }
 
     /// What it says of itself.
-    fn listen(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
+    pub(super) fn listen(&mut self, n: u64, listed: &Listed) -> Result<(), BusError> {
         let (Some(live), Some(worker)) = (self.live.get_mut(&n), self.table.worker_mut(n)) else {
             return Ok(());
         };
