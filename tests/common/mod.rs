@@ -352,8 +352,10 @@ impl Process {
     }
 }
 
-/// The living process `pid`; a zombie is none.
+/// The living process `pid`; a zombie is none, nor is a thread of another process, which has such a number, too.
 pub fn process(pid: u32) -> Option<Process> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find(|line| *line == format!("Tgid:\t{pid}"))?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let alive = !matches!(fields[0], "Z" | "X");
