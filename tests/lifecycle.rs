@@ -430,7 +430,9 @@ fn a35_a_worker_that_ended_while_no_engine_was_there_counts() {
     sandbox.end_manager(Signal::KILL);
     let before = sandbox.workers()["web/1"];
     signal_to(before.pid, Signal::KILL);
-    let again = |status: &Value| on_two(status) && common::workers(status)["web/1"] != before;
+    let again = |status: &Value| {
+        on_two(status) && common::workers(status).get("web/1").is_some_and(|now| *now != before)
+    };
     sandbox.wait("it was started again", again);
     sandbox.start_manager();
     let last = events(&sandbox).pop().unwrap();
