@@ -168,7 +168,7 @@ fn a8_a_first_worker_that_is_never_ready_changes_nothing() {
     };
     let source = site(&sandbox, "bad", port, bad);
     let pipeline = std::fs::read_to_string(sandbox.path("bad/pointsman.yaml")).unwrap();
-    sandbox.write("bad/pointsman.yaml", &pipeline.replace("start_timeout: 10s", "start_timeout: 700ms"));
+    sandbox.write("bad/pointsman.yaml", &pipeline.replace("start_timeout: 60s", "start_timeout: 700ms"));
     let (current, before) = (sandbox.current(), sandbox.workers());
     let outcome = sandbox.json(&["deploy", &source], 1);
     assert_eq!(
@@ -187,6 +187,13 @@ fn a8_a_first_worker_that_is_never_ready_changes_nothing() {
 /// looks at which one of generation `id` was.
 fn never_fewer(sandbox: &Sandbox, id: &str, seen: impl Fn() + Sync, act: impl FnOnce()) {
     let done = std::sync::atomic::AtomicBool::new(false);
+    // also where `act` panics: the thread is waited for
+    struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
             let mut looks = 0;
@@ -204,8 +211,9 @@ fn never_fewer(sandbox: &Sandbox, id: &str, seen: impl Fn() + Sync, act: impl Fn
             }
             looks
         });
+        let over = Done(&done);
         act();
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(over);
         assert!(watch.join().unwrap() >= 20);
     });
 }

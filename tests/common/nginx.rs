@@ -74,7 +74,7 @@ pub fn site(sandbox: &Sandbox, name: &str, port: u16, site: Site<'_>) -> String 
         &format!(
             "version: 1\ncheck: sh {{config}}/check {{run}} {{config}}\nprobation: 300ms\n{pipeline}\nworker:\n  \
              command: sh {{config}}/start {{run}} {{config}}\n  instances: {instances}\n  listen: {listen}\n  \
-             ready: {{file: \"{{run}}/nginx.pid\"}}\n  stop_signal: QUIT\n  start_timeout: 10s\n{worker}\n"
+             ready: {{file: \"{{run}}/nginx.pid\"}}\n  stop_signal: QUIT\n  start_timeout: 60s\n{worker}\n"
         ),
     );
     sandbox.path(name).display().to_string()
