@@ -17,7 +17,7 @@ use super::launch::{self, Given};
 use super::oneshot::{Cancel, Scratch};
 use super::output::Output;
 use super::process::{self, Ended};
-use super::readiness::{self, FileMark, NotifySocket};
+use super::readiness::{self, Age, FileMark, NotifySocket};
 use super::spawn::Spawned;
 use super::wire::{Launch, WorkerSpec};
 use super::{clock, http, sockets, spawn, strays, surroundings};
@@ -191,7 +191,7 @@ fn poll(programs: &mut [&mut Program], others: &[&OwnedFd], limit: Duration) {
 enum Check {
     Notify(NotifySocket),
     File(PathBuf, FileMark),
-    After(Instant),
+    After(Age),
     /// asked again and again
     Probe(Probe),
 }
@@ -254,7 +254,7 @@ impl<'a> Trial<'a> {
                 let before = FileMark::of(&path);
                 Check::File(path, before)
             }
-            Ready::After(time) => Check::After(clock::after(*time)),
+            Ready::After(time) => Check::After(Age::of(*time)),
             Ready::Probe(probe) => Check::Probe(probe.clone()),
         };
         let notify = match &check {
@@ -334,7 +334,7 @@ impl<'a> Trial<'a> {
                 _ if !self.is_in_its_network() => LOOK,
                 Check::Notify(_) => Duration::MAX,
                 Check::File(..) | Check::Probe(_) => LOOK,
-                Check::After(at) => clock::until(*at),
+                Check::After(age) => age.left(),
             };
             let mut others = vec![self.cancel.fd()];
             others.extend(if let Check::Notify(socket) = &self.check { Some(socket.fd()) } else { None });
@@ -354,9 +354,9 @@ impl<'a> Trial<'a> {
 
     fn is_ready(&mut self) -> bool {
         let pid = self.worker.child.pid;
-        match &self.check {
+        match &mut self.check {
             Check::File(path, before) => before.is_passed(path),
-            Check::After(at) => clock::until(*at).is_zero(),
+            Check::After(age) => age.is_reached(pid),
             Check::Probe(_) => false,
             Check::Notify(socket) => {
                 let mut ready = false;

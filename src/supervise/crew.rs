@@ -4,7 +4,7 @@
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
@@ -19,7 +19,7 @@ use super::logs::{self, Logs};
 use super::news::Bulletin;
 use super::probe::Subject;
 use super::process::{self, Ended};
-use super::readiness::{FileMark, NotifySocket};
+use super::readiness::{self, Age, FileMark, NotifySocket};
 use super::record::Record;
 use super::slots::{Role, Table, Worker};
 use super::tries::{Asking, Health, Tries, Try};
@@ -31,8 +31,6 @@ pub(super) mod tell;
 
 use heard::Reload;
 
-/// How often a ready file is looked for while something is starting.
-const FILE_POLL: Duration = Duration::from_millis(5);
 /// How much of a worker's last output is told with its end.
 pub(super) const TAIL: u64 = 4 << 10;
 
@@ -87,7 +85,7 @@ pub(super) enum Check {
     /// told, or nothing to wait for
     None,
     File(PathBuf, FileMark),
-    After(Instant),
+    After(Age),
     /// until it is ready, and then through probation
     Ask(Asking),
     /// the end of the command that tells it
@@ -101,8 +99,8 @@ impl Check {
     pub(super) fn next(&self) -> Option<Instant> {
         match self {
             Check::None | Check::Told(_) | Check::Message(_) => None,
-            Check::File(..) => Some(clock::after(FILE_POLL)),
-            Check::After(at) => Some(*at),
+            Check::File(..) => Some(clock::after(readiness::POLL)),
+            Check::After(age) => Some(clock::after(age.left())),
             Check::Ask(asking) => asking.next(),
         }
     }
@@ -257,7 +255,7 @@ impl Crew {
                     false
                 }
                 Check::File(path, before) => before.is_passed(path),
-                Check::After(at) => clock::until(*at).is_zero(),
+                Check::After(age) => age.is_reached(live.pid),
             };
             if unwell.is_some() {
                 self.table.feels(n, unwell);
@@ -381,7 +379,7 @@ impl Crew {
                 let before = FileMark::of(&path);
                 check = Check::File(path, before);
             }
-            Ready::After(_) => {}
+            Ready::After(time) => check = Check::After(Age::of(*time)),
             Ready::Probe(probe) => check = Check::Ask(Asking::new(probe)),
         }
         let start = surroundings::start(&spec.launch, &given)?;
@@ -410,10 +408,7 @@ impl Crew {
             return Err(why);
         }
         let since = clock::now();
-        let mut deadline = Some(clock::after(spec.start_timeout));
-        if let Ready::After(time) = spec.ready {
-            (check, deadline) = (Check::After(clock::after(time)), None);
-        }
+        let deadline = Some(clock::after(spec.start_timeout));
         let generation = spec.generation.short();
         tracing::info!(slot = %spec.slot, pid = child.pid, generation, "started");
         let (pid, started) = (child.pid, child.started);

@@ -5,7 +5,7 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,10 +15,13 @@ use rustix::net::{
 
 use crate::fsx::{Dir, FsError, Meta};
 
-use super::local;
+use super::{clock, local, spawn};
 
 /// The name of the one datagram socket that all workers of a run directory talk to.
 const NAME: &str = "notify";
+
+/// How often it is looked for what nobody tells us.
+pub(super) const POLL: Duration = Duration::from_millis(5);
 
 /// The socket behind `NOTIFY_SOCKET`.
 pub(super) struct NotifySocket {
@@ -159,6 +162,34 @@ impl FileMark {
     /// Whether `path` holds something that was not there when this mark was taken.
     pub(super) fn is_passed(self, path: &Path) -> bool {
         Meta::of_path(path).is_ok_and(|meta| meta.len > 0 && self.0 != Some((meta.identity, meta.changed)))
+    }
+}
+
+/// A time that a program has to run.
+#[derive(Debug)]
+pub(super) struct Age {
+    time: Duration,
+    reached: Option<Instant>,
+}
+
+impl Age {
+    /// `time`, of which nothing has passed.
+    pub(super) fn of(time: Duration) -> Age {
+        Age { time, reached: None }
+    }
+
+    /// How long there is nothing to look for.
+    pub(super) fn left(&self) -> Duration {
+        self.reached.map_or(POLL, clock::until)
+    }
+
+    /// Whether process `pid` has run its program that long, as far as was looked: what it takes to become the program
+    /// does not count.
+    pub(super) fn is_reached(&mut self, pid: u32) -> bool {
+        if self.reached.is_none() && spawn::has_become(pid) {
+            self.reached = Some(clock::after(self.time));
+        }
+        self.reached.is_some_and(|at| clock::until(at).is_zero())
     }
 }
 

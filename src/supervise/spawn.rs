@@ -14,6 +14,9 @@ use super::exec::FIRST_FD;
 use super::exec::Start;
 use super::process::{self, Ended};
 
+/// More than the kernel takes for a command line.
+const LONGEST_LINE: u64 = 8 << 20;
+
 /// A process that waits to be told what to become. Dropped before that, it ends by itself.
 #[derive(Debug)]
 pub(super) struct Spawned {
@@ -60,6 +63,12 @@ fn try_spawn(program: &Path, output: OwnedFd, sockets: Vec<OwnedFd>) -> io::Resu
     let started = process::stat(pid).map(|stat| stat.started);
     let started = started.ok_or_else(|| io::Error::other("/proc does not show it"))?;
     Ok(Spawned { pid, started, pidfd, spec: Some(write) })
+}
+
+/// Whether process `pid` is the program it was told to become, and not what sets it up any more.
+pub(super) fn has_become(pid: u32) -> bool {
+    let line = crate::fsx::read_path(Path::new(&format!("/proc/{pid}/cmdline")), LONGEST_LINE);
+    line.is_ok_and(|line| !line.is_empty() && line.split(|byte| *byte == 0).nth(1) != Some(b"__exec"))
 }
 
 fn take_numbers_below(end: usize) -> io::Result<Vec<OwnedFd>> {

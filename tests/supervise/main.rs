@@ -93,6 +93,19 @@ fn w2_a_command_that_is_not_there_says_so() {
 }
 
 #[test]
+fn w7_the_time_of_a_worker_begins_with_its_program() {
+    let stage = Stage::new();
+    let mut spec = stage.spec(1, "");
+    spec.launch.command.0 = vec!["no-such-program".into()];
+    spec.ready = Ready::After(Duration::from_millis(1));
+    let News::Failed { why, .. } = stage.ensure(1, &spec) else { panic!("it was ready before it ran") };
+    assert!(why.contains("pointsman: cannot run no-such-program"), "{why}");
+    let mut spec = stage.spec(2, PLAIN);
+    spec.ready = Ready::After(Duration::from_millis(1));
+    stage.ready(2, &spec);
+}
+
+#[test]
 fn w4_the_mount_shows_the_configuration_read_only() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root");

@@ -10,7 +10,7 @@ use crate::model::{Probe, Ready, Tell, chain};
 use crate::supervise::doing::Doing as _;
 use crate::supervise::launch::Given;
 use crate::supervise::probe::Subject;
-use crate::supervise::readiness::FileMark;
+use crate::supervise::readiness::{Age, FileMark};
 use crate::supervise::tries::{Asking, Tries};
 use crate::supervise::wire::WorkerSpec;
 use crate::supervise::{clock, launch, process};
@@ -98,7 +98,7 @@ impl Telling {
         let taken = match &mut self.check {
             Check::None | Check::Told(_) | Check::Message(_) => false,
             Check::File(path, before) => before.is_passed(path),
-            Check::After(at) => clock::until(*at).is_zero(),
+            Check::After(age) => age.is_reached(pid),
             Check::Ask(asking) => {
                 let limit = Some(clock::until(self.deadline));
                 asking.turn(n, tries, limit, |run| subject(run, n, pid, spec));
@@ -140,7 +140,7 @@ pub(in crate::supervise) fn begin(
                     let before = FileMark::of(&path);
                     Check::File(path, before)
                 }
-                Ready::After(time) => Check::After(clock::after(*time)),
+                Ready::After(time) => Check::After(Age::of(*time)),
                 Ready::Probe(probe) => Check::Ask(Asking::new(probe)),
             };
             let signal = process::signal_named(signal).ok_or("there is no such signal")?;

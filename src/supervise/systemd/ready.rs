@@ -2,7 +2,6 @@
 //! with success, or when it is clear that it is not. So what comes of systemd's job is what comes of the worker.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,15 +13,12 @@ use crate::supervise::launch;
 use crate::supervise::oneshot::Cancel;
 use crate::supervise::probe::{self, Subject};
 use crate::supervise::process::{self, start_of};
-use crate::supervise::readiness::FileMark;
+use crate::supervise::readiness::{Age, FileMark, POLL};
 use crate::supervise::sockets::Sockets;
 use crate::supervise::tries::{FIRST, SLOWEST};
 use crate::supervise::wire::WorkerSpec;
 
 use super::own::{Note, write_in};
-
-/// How often a ready file is looked for.
-const FILE_POLL: Duration = Duration::from_millis(5);
 
 /// What there is to wait for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,7 +73,7 @@ impl Task {
         let mark = loop {
             match self.noted(pid) {
                 Some(mark) => break mark,
-                None if process::wait_readable(pidfd, Some(FILE_POLL)) => return Err(None),
+                None if process::wait_readable(pidfd, Some(POLL)) => return Err(None),
                 None if clock::until(deadline).is_zero() => return Err(late("")),
                 None => {}
             }
@@ -85,8 +81,14 @@ impl Task {
         match &self.spec.ready {
             Ready::Notify => {}
             Ready::After(time) => {
-                if process::wait_readable(pidfd, Some(*time)) {
-                    return Err(None);
+                let mut age = Age::of(*time);
+                while !age.is_reached(pid) {
+                    if process::wait_readable(pidfd, Some(age.left())) {
+                        return Err(None);
+                    }
+                    if clock::until(deadline).is_zero() {
+                        return Err(late(""));
+                    }
                 }
             }
             Ready::File(path) => {
@@ -95,7 +97,7 @@ impl Task {
                 let path =
                     launch::expand_path(path, run, &self.spec.launch).map_err(|e| Some(e.to_string()))?;
                 while !mark.is_passed(&path) {
-                    if process::wait_readable(pidfd, Some(FILE_POLL)) {
+                    if process::wait_readable(pidfd, Some(POLL)) {
                         return Err(None);
                     }
                     if clock::until(deadline).is_zero() {
