@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -141,11 +141,10 @@ impl Host {
     pub fn until(&self, what: &str, state: impl Fn() -> bool) {
         let begun = Instant::now();
         while !state() {
-            let units = self
-                .units
-                .map(|unit| self.systemctl(&["show", "-p", "Id,ActiveState,Result,ExecMainStatus", unit], 0));
-            assert!(begun.elapsed() < PATIENCE, "{what} does not come\n{}", units.join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
+            let shown =
+                |unit| self.systemctl(&["show", "-p", "Id,ActiveState,Result,ExecMainStatus", unit], 0);
+            assert!(begun.elapsed() < PATIENCE, "{what} does not come\n{}", self.units.map(shown).join("\n"));
+            super::rest(begun);
         }
     }
 
@@ -201,12 +200,8 @@ impl Host {
     }
 
     /// The sockets that listen for clients, by inode.
-    pub fn sockets(&self) -> Vec<String> {
-        let address = format!("0100007F:{:04X}", self.port);
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let listening = lines.filter(|fields| fields[1] == address && fields[3] == "0A");
-        listening.map(|fields| fields[9].to_owned()).collect()
+    pub fn sockets(&self) -> Vec<u64> {
+        super::tcp::listening(self.port).into_iter().map(|socket| socket.inode).collect()
     }
 
     /// Waits until each unit has another process than these.

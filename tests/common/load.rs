@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// How long a client rests after each request. Four that never rest take all of the processor from what is tested, and
+/// from every other test, and find no more: the four are the most that ever wait at once.
+const REST: Duration = Duration::from_millis(2);
+
 /// One request on a fresh connection: the body, or what failed. Connect errors, resets, time-outs, short
 /// answers and every status but 200 are failures.
 pub fn get(address: SocketAddr) -> Result<String, String> {
@@ -58,12 +62,12 @@ pub struct Load {
 impl Load {
     /// Starts four clients; `right` are the bodies that count as right from now on.
     pub fn on(address: SocketAddr, right: &[&str]) -> Load {
-        Load::start(4, Duration::ZERO, move || get(address), right)
+        Load::start(4, REST, move || get(address), right)
     }
 
     /// The same with clients that `ask` in another way: an answer, or what failed.
     pub fn of(ask: impl Fn() -> Result<String, String> + Send + Sync + 'static, right: &[&str]) -> Load {
-        Load::start(4, Duration::ZERO, ask, right)
+        Load::start(4, REST, ask, right)
     }
 
     /// The same with so many clients, each of which rests for so long after a request.
@@ -136,9 +140,7 @@ fn client(ask: Arc<Ask>, rest: Duration, shared: Arc<Shared>) -> JoinHandle<()> 
                 Err(failure) => seen.failures.push(failure),
             }
             drop(seen);
-            if !rest.is_zero() {
-                std::thread::sleep(rest);
-            }
+            std::thread::sleep(rest);
         }
     })
 }

@@ -13,6 +13,7 @@ pub mod load;
 pub mod nginx;
 pub mod spec;
 pub mod systemd;
+pub mod tcp;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -212,7 +213,7 @@ impl Sandbox {
             }
             let log = std::fs::read_to_string(self.path("manager.log")).unwrap_or_default();
             assert!(begun.elapsed() < PATIENCE, "{what} does not come:\n{status:#}\n{log}");
-            std::thread::sleep(Duration::from_millis(5));
+            rest(begun);
         }
     }
 
@@ -284,7 +285,7 @@ impl Sandbox {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "{case}: left over: {others:?}\n{status:#}");
-            std::thread::sleep(Duration::from_millis(10));
+            rest(begun);
         }
     }
 
@@ -396,8 +397,14 @@ pub fn until(what: &str, state: impl Fn() -> bool) {
     let begun = Instant::now();
     while !state() {
         assert!(begun.elapsed() < PATIENCE, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
+        rest(begun);
     }
+}
+
+/// The time between two looks at what is waited for since `begun`: what takes long is looked at less often, since each
+/// look takes from what it waits for.
+pub fn rest(begun: Instant) {
+    std::thread::sleep((begun.elapsed() / 8).clamp(Duration::from_millis(5), Duration::from_millis(25)));
 }
 
 /// The `--json` of a command that was started with [`Sandbox::background`], at its end with this exit code.

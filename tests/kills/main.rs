@@ -169,11 +169,7 @@ impl Theatre {
 
     /// The sockets that listen for clients, by inode.
     fn sockets(&self) -> BTreeSet<u64> {
-        let address = format!("0100007F:{:04X}", self.stage.port);
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let listening = lines.filter(|fields| fields[1] == address && fields[3] == "0A");
-        listening.map(|fields| fields[9].parse().unwrap()).collect()
+        common::tcp::listening(self.stage.port).into_iter().map(|socket| socket.inode).collect()
     }
 
     /// Clients who have lost nothing so far.

@@ -260,11 +260,7 @@ fn k10_a_section_is_what_it_says_and_not_how_it_is_written() {
 
 /// How many connections wait at a port that nobody has accepted.
 fn queued(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let at = format!("0100007F:{port:04X}");
-    let mut listening = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let line = listening.find(|words| words.get(1) == Some(&at.as_str()) && words[3] == "0A").unwrap();
-    usize::from_str_radix(line[4].split_once(':').unwrap().1, 16).unwrap()
+    crate::common::tcp::listening(port)[0].queued
 }
 
 #[test]
