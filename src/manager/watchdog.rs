@@ -2,9 +2,8 @@
 //! [`crate::activation::watchdog`], and mended by the engine, as an event.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +65,20 @@ struct Awaited {
     repair: bool,
 }
 
+/// Whether the news of those who look after the workers are read.
+#[derive(Debug, Default)]
+enum Ear {
+    /// not yet
+    #[default]
+    Deaf,
+    /// on a thread of its own
+    Listens,
+    /// the same; an error was counted already for what may have ended them
+    Excused,
+    /// not any more: they have ended
+    Lost(Unreachable),
+}
+
 /// The manager's eye on what is in force.
 pub(super) struct Watchdog<'a> {
     service: &'a Service,
@@ -77,8 +90,8 @@ pub(super) struct Watchdog<'a> {
     next: Instant,
     /// since when a slot was not seen well
     ill: BTreeMap<Slot, Instant>,
-    /// whether somebody reads the supervisor's news
-    listens: Arc<AtomicBool>,
+    /// what became of whoever reads the supervisor's news
+    ear: Arc<Mutex<Ear>>,
     /// whose news are read, and who has taken over: as long as these are there, somebody sees what happens
     held: (Option<Box<dyn ServiceManager>>, Option<Started>),
     /// whether the supervisor was told that everything has settled
@@ -103,7 +116,7 @@ impl<'a> Watchdog<'a> {
             record,
             next: clock::instant(),
             ill: BTreeMap::new(),
-            listens: Arc::default(),
+            ear: Arc::default(),
             held: (None, None),
             told: false,
         };
@@ -205,35 +218,55 @@ impl<'a> Watchdog<'a> {
 
     /// What the supervisor runs; from then on its news wake the manager.
     fn slots(&mut self) -> Result<Slots, Unreachable> {
-        if !self.listens.load(Ordering::Acquire) {
-            let mut client = self.service.reach()?;
-            let mut stream = client.listen(0)?;
-            self.held.0 = Some(client);
-            self.listens.store(true, Ordering::Release);
-            let (wake, listens) = (self.wake.clone(), Arc::clone(&self.listens));
-            std::thread::spawn(move || {
-                loop {
-                    let lost = match stream.next() {
-                        Ok((_, News::Ready { .. })) => continue,
-                        Ok((_, News::Failed { .. } | News::Unwell { .. } | News::Exited { .. })) => false,
-                        Err(_) => true,
-                    };
-                    if lost {
-                        listens.store(false, Ordering::Release);
-                    }
-                    if wake.send(Woken::News).is_err() || lost {
-                        return;
-                    }
-                }
-            });
+        let mut ear = self.ear.lock().expect("no thread panics");
+        let listens = matches!(*ear, Ear::Listens | Ear::Excused);
+        let lost = if listens { Ear::Deaf } else { std::mem::take(&mut *ear) };
+        drop(ear);
+        match lost {
+            // a supervisor is found to be gone where it is asked; a connection may be there again by then
+            Ear::Lost(error) if !self.service.workers.is_ours() => return Err(error),
+            _ if listens => {}
+            _ => self.listen()?,
         }
         self.service.reach()?.slots()
+    }
+
+    /// Has the news wake the manager from now on.
+    fn listen(&mut self) -> Result<(), Unreachable> {
+        let mut client = self.service.reach()?;
+        let mut stream = client.listen(0)?;
+        self.held.0 = Some(client);
+        *self.ear.lock().expect("no thread panics") = Ear::Listens;
+        let (wake, ear) = (self.wake.clone(), Arc::clone(&self.ear));
+        std::thread::spawn(move || {
+            loop {
+                let lost = match stream.next() {
+                    Ok((_, News::Ready { .. })) => continue,
+                    Ok((_, News::Failed { .. } | News::Unwell { .. } | News::Exited { .. })) => None,
+                    Err(error) => Some(error),
+                };
+                let over = lost.is_some();
+                if let Some(error) = lost {
+                    let mut ear = ear.lock().expect("no thread panics");
+                    *ear = if matches!(*ear, Ear::Excused) { Ear::Deaf } else { Ear::Lost(error) };
+                }
+                if wake.send(Woken::News).is_err() || over {
+                    return;
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Starts another supervisor in the place of one that does not answer: it adopts what runs. Where that is not
     /// ours to do, it is looked again later, and nothing is lost meanwhile but an error. Where systemd starts it, a
     /// restart is nobody's error.
     fn replace_supervisor(&mut self, error: &Unreachable) -> Result<bool, ManagerError> {
+        let mut ear = self.ear.lock().expect("no thread panics");
+        if matches!(*ear, Ear::Listens) {
+            *ear = Ear::Excused;
+        }
+        drop(ear);
         if !self.service.workers.is_unit() {
             self.error(&chain(error))?;
         }

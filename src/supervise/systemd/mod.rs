@@ -64,6 +64,8 @@ pub(super) fn last_event(run: &Path, scope: Scope) -> u64 {
 /// The hands of this process in a run directory, where it has any.
 pub(super) type Shared = Arc<Mutex<Weak<Hands>>>;
 
+const LOST: &str = "the connection to systemd is lost";
+
 /// systemd, for the workers of a run directory.
 #[derive(Debug)]
 pub(super) struct Systemd {
@@ -164,7 +166,7 @@ impl Systemd {
         let gone = |why: String| Unreachable::Gone { why };
         let lost = |error| match error {
             RecvTimeoutError::Timeout => format!("nothing is known of systemd's units within {PATIENCE:?}"),
-            RecvTimeoutError::Disconnected => "the connection to systemd is lost".to_owned(),
+            RecvTimeoutError::Disconnected => LOST.to_owned(),
         };
         match answer.recv_timeout(PATIENCE).map_err(|e| gone(lost(e)))? {
             Answer::Refused { why } => Err(Unreachable::Refused { why }),
@@ -260,9 +262,7 @@ impl NewsSource for Lines {
         match self.lines.recv_timeout(limit) {
             Ok(line) => Ok(Some((line.number, line.news))),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(Unreachable::Gone { why: "nobody looks at systemd's units any more".to_owned() })
-            }
+            Err(RecvTimeoutError::Disconnected) => Err(Unreachable::Gone { why: LOST.to_owned() }),
         }
     }
 }
