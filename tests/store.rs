@@ -493,6 +493,28 @@ fn s9_numbers_are_claimed_once_and_never_again() {
 }
 
 #[test]
+fn s9_what_a_power_cut_left_of_an_event_that_was_not_accepted_is_none() {
+    let sandbox = Sandbox::new();
+    let id = sandbox.generation("a");
+    let writer = sandbox.writer();
+    let event = writer.accept_to_settle(draft(id)).unwrap();
+    assert_eq!(writer.pending().unwrap(), [event]);
+    let file = sandbox.path("store/events/1.json");
+    let whole = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    for torn in [&b""[..], &[0; 244], &[&whole[..100], &[0; 20]].concat()] {
+        fs::write(&file, torn).unwrap();
+        assert_eq!((writer.event(1).unwrap(), writer.pending().unwrap().len()), (None, 0));
+        assert!(writer.history().unwrap().is_empty() && writer.verify(None).unwrap().is_empty());
+    }
+    // its number is not given again
+    assert_eq!(writer.accept(draft(id)).unwrap().number, 2);
+    // anything else is damage
+    fs::write(&file, &whole[..100]).unwrap();
+    assert_eq!(writer.event(1).unwrap_err().kind(), Kind::Damaged);
+}
+
+#[test]
 fn s10_a_torn_step_is_cut() {
     let sandbox = Sandbox::new();
     let id = sandbox.generation("a");

@@ -54,14 +54,8 @@ pub fn run(service: &Service) -> Result<(), ManagerError> {
     let mut watchdog = Watchdog::begin(service, &writer, wake.sender())?;
     write_down(service)?;
     let collects = Cell::default();
-    let engine = Engine {
-        service,
-        writer: &writer,
-        wake: &wake,
-        starts_supervisor: true,
-        accepted: None,
-        collects: &collects,
-    };
+    let engine =
+        Engine { service, writer: &writer, wake: &wake, starts_supervisor: true, collects: &collects };
     let mut collector = Collector::default();
     let keeper = service.workers.start().map_err(ManagerError::NoSupervisor)?;
     if keeper.fresh {

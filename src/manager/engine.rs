@@ -38,8 +38,6 @@ pub(super) struct Engine<'a> {
     pub(super) wake: &'a Wake,
     /// whether a missing supervisor may be started
     pub(super) starts_supervisor: bool,
-    /// the event that this process has accepted: durable as it is
-    pub(super) accepted: Option<u64>,
     /// what to collect by, since an activation was good and the host file asks for it
     pub(super) collects: &'a Cell<Option<Retention>>,
 }
@@ -165,14 +163,13 @@ impl Engine<'_> {
                 return self.conclude(event, Verdict::Refused, Stage::Preflight, why);
             }
         }
-        if self.accepted != Some(event.number) {
-            self.writer.settle(event.number)?;
-        }
+        self.writer.settle_later(event.number);
         self.writer.mark(event.number, &Mark::Begun { boot: boot.clone() })?;
         if let Some(mark) = workers.as_deref().and_then(|workers| fallen::before(event, marks, workers)) {
             self.writer.mark(event.number, &mark)?;
         }
         if event.request == Request::Start {
+            self.writer.settle(event.number)?;
             self.writer.unstop()?;
         }
         let wish = Wish {
@@ -338,8 +335,9 @@ impl Engine<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), ManagerError> {
         let (sender, inbox) = channel();
-        // what takes no time is not worth a watch: a rollback comes after it
-        let watched = prepared.plan.starts_programs() && can_be_preempted(event.request);
+        // what takes no time is not worth a watch: a rollback comes after it, and so does a signal
+        let takes_time = prepared.plan.starts_programs();
+        let watched = takes_time && can_be_preempted(event.request);
         let asked = sender.clone();
         let watcher = watched.then(|| {
             watch_events(&self.service.store.events_path(), move || {
@@ -352,10 +350,11 @@ impl Engine<'_> {
             let _ = sender.send(Inbound::Asked);
         }
         let signalled = sender.clone();
-        let signals = watch_signals(move |signal| {
+        let on_signal = move |signal| {
             let withdrawn = Observation::Withdrawn(format!("withdrawn by {}", name_of(signal)));
             signal == signal_hook::consts::SIGHUP || signalled.send(Inbound::Seen(withdrawn)).is_ok()
-        })?;
+        };
+        let signals = takes_time.then(|| watch_signals(on_signal)).transpose()?;
         if self.wake.ends() {
             // it came before anybody listened
             let withdrawn = Observation::Withdrawn("withdrawn by a signal".to_owned());
@@ -377,7 +376,9 @@ impl Engine<'_> {
         };
         outside.follow();
         let result = Run::new(self, event, outside, progress).finish(activation, actions, &inbox);
-        signals.close();
+        if let Some(signals) = signals {
+            signals.close();
+        }
         result
     }
 

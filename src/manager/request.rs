@@ -99,7 +99,9 @@ fn see_through(
     draft: &Draft,
     progress: &mut Progress<'_>,
 ) -> Result<Submitted, ManagerError> {
-    let event = accept(service, writer, draft)?;
+    // who is the engine makes it durable with what comes of it
+    let mut turn = writer.engine_lock(false)?;
+    let event = accept(service, writer, draft, turn.is_some())?;
     let collects = Cell::default();
     let mut told = 0;
     let mut wake = Wake::on_signals()?;
@@ -108,16 +110,9 @@ fn see_through(
             tell(service, &event, &mut told, progress);
             return Ok(Submitted { outcome, collects: collects.take() });
         }
-        if let Some(_lock) = writer.engine_lock(false)? {
-            let accepted = Some(event.number);
-            let engine = Engine {
-                service,
-                writer,
-                wake: &wake,
-                starts_supervisor: false,
-                accepted,
-                collects: &collects,
-            };
+        if let Some(_lock) = turn.take().map_or_else(|| writer.engine_lock(false), |lock| Ok(Some(lock)))? {
+            let engine =
+                Engine { service, writer, wake: &wake, starts_supervisor: false, collects: &collects };
             engine.run_pending(&mut |number, report| {
                 if number == event.number {
                     told += 1;
@@ -127,6 +122,7 @@ fn see_through(
             let goes_on =
                 wake.ends() && service.store.outcome(event.number)?.is_none() && !engine.withdraw(&event)?;
             if goes_on {
+                writer.settle(event.number)?;
                 return Err(ManagerError::NotWaited { event: event.number });
             }
             continue;
@@ -149,7 +145,7 @@ pub fn leave(service: &Service, draft: &Draft) -> Result<u64, ManagerError> {
     if writer.engine_lock(false)?.is_some() {
         return Err(ManagerError::NoManager);
     }
-    Ok(accept(service, &writer, draft)?.number)
+    Ok(accept(service, &writer, draft, false)?.number)
 }
 
 /// What is damaged or broken here and now is no verdict about a request; the target's manifest.
@@ -159,8 +155,14 @@ fn sound(service: &Service, target: GenerationId) -> Result<Manifest, ManagerErr
     Ok(service.store.manifest(target)?)
 }
 
-fn accept(service: &Service, writer: &Writer, draft: &Draft) -> Result<Event, ManagerError> {
-    Ok(writer.accept(EventDraft {
+/// Makes `draft` an event. `carries_out`: the caller does that now, and nobody hears of it before.
+fn accept(
+    service: &Service,
+    writer: &Writer,
+    draft: &Draft,
+    carries_out: bool,
+) -> Result<Event, ManagerError> {
+    let draft = EventDraft {
         request: draft.request,
         target: draft.target,
         how: draft.how.clone(),
@@ -168,7 +170,8 @@ fn accept(service: &Service, writer: &Writer, draft: &Draft) -> Result<Event, Ma
         boot: service.boot.clone(),
         by: draft.by.clone(),
         above: service.workers.last_event(),
-    })?)
+    };
+    Ok(if carries_out { writer.accept_to_settle(draft) } else { writer.accept(draft) }?)
 }
 
 /// Tells of the steps that another engine has noted since the last time.

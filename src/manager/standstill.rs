@@ -132,9 +132,7 @@ pub(super) fn stop(
         let why = "the service is stopped already".to_owned();
         return engine.conclude(event, Verdict::Unchanged, Stage::Preflight, why);
     }
-    if engine.accepted != Some(event.number) {
-        writer.settle(event.number)?;
-    }
+    writer.settle(event.number)?;
     writer.mark(event.number, &Mark::Begun { boot: service.boot.clone() })?;
     let veto =
         Veto { at: event.at, by: event.by.clone(), why: event.how.why.clone(), event: Some(event.number) };

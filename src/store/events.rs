@@ -1,13 +1,14 @@
 //! Events: what was asked, numbered, and how far each is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
 use super::error::{Kind, StoreError};
 use super::open::{Store, Writer};
 use super::{lines, staging};
-use crate::fsx::{self, FsError};
+use crate::fsx::{self, Dir, FsError};
 use crate::model::{Actor, Event, GenerationId, How, Mark, Request};
 
 pub(super) const LARGEST_EVENT: u64 = 1 << 20;
@@ -111,8 +112,18 @@ fn steps_of(number: u64) -> String {
     format!("{number}.steps")
 }
 
+/// Two files and a directory take three commits of the journal, one `syncfs` takes one and what others have left in
+/// memory besides: on ext4, 1.0 ms against 0.4 ms, and 0.4 ms more for each MiB of others.
+const LITTLE: u64 = 1 << 20;
+
+/// Whether `bytes` of a record, which is written before it gets its name, are what a power cut has left of one that was
+/// not made durable: nothing, or blocks that were never written.
+fn is_torn(bytes: &[u8]) -> bool {
+    bytes.is_empty() || bytes.contains(&0)
+}
+
 impl Store {
-    /// Event `number`; `None` where there is none.
+    /// Event `number`; `None` where there is none, or only what a power cut has left of one that was never accepted.
     pub fn event(&self, number: u64) -> Result<Option<Event>, StoreError> {
         let name = format!("events/{number}.json");
         let Some(bytes) =
@@ -120,6 +131,9 @@ impl Store {
         else {
             return Ok(None);
         };
+        if is_torn(&bytes) {
+            return Ok(None);
+        }
         let event: Event =
             serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(None, &name, &e))?;
         if event.number != number {
@@ -185,6 +199,22 @@ impl Writer {
     /// # Errors
     /// Nothing was accepted.
     pub fn accept(&self, draft: EventDraft) -> Result<Event, EventError> {
+        let event = self.claim(draft)?;
+        self.settle(event.number)?;
+        Ok(event)
+    }
+
+    /// As [`Writer::accept`], for the holder of the engine lock, who carries it out at once: what is durable of it
+    /// next takes it along ([`Writer::settle_later`]). Until then a power cut undoes the acceptance: nobody may be told
+    /// of it, and nothing be done for it.
+    pub fn accept_to_settle(&self, draft: EventDraft) -> Result<Event, EventError> {
+        let event = self.claim(draft)?;
+        self.settle_later(event.number);
+        Ok(event)
+    }
+
+    /// Gives `draft` its number and its files. Everybody sees them, and nothing is durable.
+    fn claim(&self, draft: EventDraft) -> Result<Event, EventError> {
         let io = EventError::io("accept an event");
         let _lock = self.store_lock().map_err(&io)?;
         if !self.has(draft.target).map_err(EventError::Store)? {
@@ -200,36 +230,67 @@ impl Writer {
             event.number = highest.max(above) + 1;
             let name = format!("event-{}", fsx::unique());
             let json = serde_json::to_string(&event).expect("events have string keys only") + "\n";
-            tmp.write_new(&name, json.as_bytes(), 0o444).map_err(&io)?;
+            let mut file = tmp.create_file(&name, 0o444).map_err(&io)?;
+            fsx::append(&mut file, json.as_bytes()).map_err(&io)?;
             let claimed = tmp.hard_link(&name, &events, format!("{}.json", event.number));
             let _ = tmp.remove_file(&name); // else garbage, which the next writer removes
             match claimed {
                 Err(error) if error.is_exists() => {}
                 other => {
                     other.map_err(&io)?;
-                    // its name too is durable with the event's: the first mark needs no flush of the directory
                     events.append_file(steps_of(event.number), 0o644).map_err(&io)?;
-                    events.sync().map_err(&io)?;
                     return Ok(event);
                 }
             }
         }
     }
 
-    /// Makes the names of event `number` durable, for an engine that saw them before whoever wrote them said
-    /// so.
+    /// Makes event `number` durable with its marks and the names of both.
     pub fn settle(&self, number: u64) -> Result<(), EventError> {
-        let io = EventError::io("take up an event");
         let events = self.part("events").map_err(EventError::Store)?;
-        events.append_file(steps_of(number), 0o644).and_then(|_| events.sync()).map_err(io)
+        self.flush_all(&events, number).map_err(EventError::io("take up an event"))
+    }
+
+    /// Has the first mark of event `number` that is durable, or its outcome, make the event durable: for an engine, which
+    /// may have seen it before whoever wrote it has said so.
+    pub fn settle_later(&self, number: u64) {
+        self.unsettled.store(number, Ordering::Relaxed);
     }
 
     /// Makes every mark of event `number` durable.
     pub fn flush_marks(&self, number: u64) -> Result<(), EventError> {
-        let io = EventError::io("write down a step");
         let events = self.part("events").map_err(EventError::Store)?;
-        let (file, _) = events.append_file(steps_of(number), 0o644).map_err(&io)?;
-        fsx::flush(&file).map_err(io)
+        self.flush_into(&events, number).map_err(EventError::io("write down a step"))
+    }
+
+    /// Makes what is due of event `number` durable before anybody sees its outcome.
+    pub(super) fn settle_now(&self, events: &Dir, number: u64) -> Result<(), FsError> {
+        if self.is_unsettled(number) { self.flush_all(events, number) } else { Ok(()) }
+    }
+
+    fn flush_into(&self, events: &Dir, number: u64) -> Result<(), FsError> {
+        if self.is_unsettled(number) {
+            return self.flush_all(events, number);
+        }
+        let (steps, _) = events.append_file(steps_of(number), 0o644)?;
+        fsx::flush(&steps)
+    }
+
+    fn flush_all(&self, events: &Dir, number: u64) -> Result<(), FsError> {
+        let (steps, _) = events.append_file(steps_of(number), 0o644)?;
+        if events.dirty_bytes().is_some_and(|dirty| dirty <= LITTLE) {
+            events.sync_file_system()?;
+        } else {
+            events.sync_file(format!("{number}.json"))?;
+            fsx::sync(&steps)?;
+            events.sync()?;
+        }
+        let _ = self.unsettled.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_unsettled(&self, number: u64) -> bool {
+        self.unsettled.load(Ordering::Relaxed) == number
     }
 
     /// Adds a mark to event `number`. After `Ok` a [`Mark::Swinging`] or [`Mark::Undoing`] is durable, and all
@@ -247,7 +308,11 @@ impl Writer {
         };
         let json = [serde_json::to_string(mark).expect("marks have string keys only")];
         let name = steps_of(number);
-        self.with_reserve(|| lines::append(&events, &name, &json, durable)).map_err(io)
+        let write = || {
+            lines::append(&events, &name, &json, false)?;
+            if durable { self.flush_into(&events, number) } else { Ok(()) }
+        };
+        self.with_reserve(write).map_err(io)
     }
 
     /// Runs `write`; where the disk is full, gives the reserve of [`Writer::prepare_undo`] back and runs it

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::error::StoreError;
 use super::rights::Access;
@@ -33,6 +34,8 @@ pub struct Store {
 pub struct Writer {
     store: Store,
     run_dir: Arc<Dir>,
+    /// the number of the event that is yet to be made durable; 0: none
+    pub(super) unsettled: Arc<AtomicU64>,
 }
 
 impl Deref for Writer {
@@ -127,7 +130,7 @@ impl Store {
         let run_dir = Dir::create_all(&self.run, 0o755).map_err(&io)?;
         owned(&run_dir)?;
         let rebooted = recorded_boot(&run_dir).map_err(&io)?.as_deref() != Some(boot);
-        let writer = Writer { store: self.clone(), run_dir: Arc::new(run_dir) };
+        let writer = Writer { store: self.clone(), run_dir: Arc::new(run_dir), unsettled: Arc::default() };
         if rebooted {
             // what a power cut took of the history does not show in its time; nobody writes before the boot
             // is recorded

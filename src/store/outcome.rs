@@ -48,6 +48,8 @@ impl Writer {
     /// - [`EventError::NotInHistory`]: the verdict stands; the next writer completes the history.
     /// - [`EventError::NotDurable`]: the verdict stands, unless the power fails before the next event.
     /// - others: the event is still without an outcome.
+    ///
+    /// The event is durable before its verdict is seen.
     pub fn conclude(&self, outcome: &Outcome) -> Result<(), EventError> {
         let io = EventError::io("write an outcome");
         let number = outcome.event;
@@ -60,6 +62,7 @@ impl Writer {
         if events.exists(&name).map_err(&io)? {
             return Err(EventError::AlreadyConcluded { number });
         }
+        self.settle_now(&events, number).map_err(&io)?;
         let json = serde_json::to_string(outcome).expect("outcomes have string keys only") + "\n";
         let history = self.history_lock().map_err(&io)?;
         let written = self.with_reserve(|| {
