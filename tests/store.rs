@@ -577,6 +577,49 @@ fn s12_the_first_writer_after_a_reboot_completes_the_history_whatever_its_time_s
 }
 
 #[test]
+fn s12_the_history_is_read_on_and_another_one_anew() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (sandbox.generation("a"), sandbox.generation("b"));
+    let (writer, reader) = (sandbox.writer(), sandbox.writer());
+    let file = sandbox.path("store/history");
+    let good = || [one, two].map(|id| reader.was_good(id).unwrap());
+    let conclude = |id| {
+        let event = writer.accept(draft(id)).unwrap();
+        writer.conclude(&outcome(&event, Verdict::Good)).unwrap();
+        // what the file does not say is read from the events
+        let number = event.number;
+        for rest in ["json", "outcome.json"] {
+            fs::remove_file(sandbox.path(&format!("store/events/{number}.{rest}"))).unwrap();
+        }
+        fs::read_to_string(&file).unwrap()
+    };
+    assert_eq!(good(), [false, false]);
+    let first = conclude(one);
+    assert_eq!(good(), [true, false]);
+    let both = conclude(two);
+    assert!(both.starts_with(&first));
+    assert_eq!(good(), [true, true]);
+    // torn, and cut again
+    fs::write(&file, format!("{both}0123")).unwrap();
+    assert_eq!(good(), [true, true]);
+    // shorter
+    fs::write(&file, &first).unwrap();
+    assert_eq!(good(), [true, false]);
+    // longer, and another one
+    let (rest, second) = (&first[..first.trim_end().rfind('\n').unwrap() + 1], &both[first.len()..]);
+    fs::write(&file, format!("{rest}{second}{second}")).unwrap();
+    assert_eq!(good(), [false, true]);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(good(), [false, false]);
+    fs::write(&file, &both).unwrap();
+    assert_eq!(good(), [true, true]);
+    // as long, and its last line the same
+    fs::write(sandbox.path("other"), both.replacen("\"number\":1", "\"number\":9", 1)).unwrap();
+    fs::rename(sandbox.path("other"), &file).unwrap();
+    assert_eq!(good(), [false, true]);
+}
+
+#[test]
 fn s12_what_a_crash_kept_from_the_history_is_read_and_then_written() {
     let sandbox = Sandbox::new();
     let (a, b) = (sandbox.generation("a"), sandbox.generation("b"));

@@ -39,6 +39,20 @@ pub(super) struct Brief {
     pub(super) lacks: bool,
 }
 
+/// What was read of the file so far: lines are only ever added to it.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// which file
+    identity: (u64, u64),
+    /// bytes up to the end of the last sound line
+    end: u64,
+    /// that line
+    last: String,
+    /// the generations that have a line
+    listed: HashSet<GenerationId>,
+    decided: BTreeMap<u64, Decided>,
+}
+
 /// What is in force until somebody confirms it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unconfirmed {
@@ -131,12 +145,47 @@ impl Store {
         Ok(waits)
     }
 
-    /// Reads it.
+    /// Reads it: of the file, what was not read before.
     pub(super) fn brief(&self) -> Result<Brief, StoreError> {
-        let (pushes, mut brief) = self.brief_with::<PushId>()?;
-        let listed: HashSet<GenerationId> = pushes.into_iter().map(|push| push.id).collect();
+        let mut reading = self.reading.lock().expect("no thread panics");
+        self.read_on(&mut reading)?;
+        let (listed, decided) = (reading.listed.clone(), reading.decided.clone());
+        drop(reading);
+        let mut brief = self.completed(decided)?;
         brief.lacks |= !brief.there.is_subset(&listed);
         Ok(brief)
+    }
+
+    fn read_on(&self, reading: &mut Reading) -> Result<(), StoreError> {
+        let io = StoreError::io("read the history");
+        let Some((mut file, meta)) = fsx::optional(self.root.open_file_meta("history")).map_err(&io)? else {
+            *reading = Reading::default();
+            return Ok(());
+        };
+        if reading.identity != meta.identity {
+            *reading = Reading { identity: meta.identity, ..Reading::default() };
+        }
+        let known = reading.last.len() as u64;
+        let mut bytes = fsx::read_from(&mut file, reading.end - known).map_err(&io)?;
+        if !bytes.starts_with(reading.last.as_bytes()) {
+            // it was written anew
+            *reading = Reading { identity: meta.identity, ..Reading::default() };
+            bytes = fsx::read_from(&mut file, 0).map_err(&io)?;
+        }
+        let lines = lines::parse(&bytes[reading.last.len()..]);
+        for json in &lines.sound {
+            // a line of a newer program that this one cannot read stands for nothing here
+            match serde_json::from_str(json) {
+                Ok(Line::Push(PushId { id })) => drop(reading.listed.insert(id)),
+                Ok(Line::Event(event)) => drop(reading.decided.insert(event.number, Decided::from(event))),
+                Err(_) => {}
+            }
+        }
+        reading.end += lines.end as u64;
+        if let Some(last) = lines.sound.last() {
+            reading.last = lines::line(last);
+        }
+        Ok(())
     }
 
     /// Every generation that is there, in the order of their pushes, and what the events came to.
@@ -151,27 +200,34 @@ impl Store {
     fn brief_with<P: DeserializeOwned>(&self) -> Result<(Vec<P>, Brief), StoreError> {
         let io = StoreError::io("read the history");
         let bytes = fsx::optional(self.root.read("history", LONGEST)).map_err(io)?.unwrap_or_default();
-        let there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
         let mut pushes = Vec::new();
         let mut decided = BTreeMap::new();
         for json in lines::parse(&bytes).sound {
-            // a line of a newer program that this one cannot read stands for nothing here
             match serde_json::from_str(json) {
                 Ok(Line::Push(push)) => pushes.push(push),
                 Ok(Line::Event(event)) => drop(decided.insert(event.number, Decided::from(event))),
                 Err(_) => {}
             }
         }
+        Ok((pushes, self.completed(decided)?))
+    }
+
+    /// `decided`, with what the file does not have.
+    fn completed(&self, mut decided: BTreeMap<u64, Decided>) -> Result<Brief, StoreError> {
+        let there: HashSet<GenerationId> = self.generation_ids()?.into_iter().collect();
+        let mut missing = Vec::new();
+        self.each_event_file(|number, rest| {
+            if rest == "outcome.json" && !decided.contains_key(&number) {
+                missing.push(number);
+            }
+        })?;
         let mut lacks = false;
-        for (number, files) in self.event_files()? {
-            if files.outcome
-                && !decided.contains_key(&number)
-                && let Some(outcome) = self.outcome(number)?
-            {
+        for number in missing {
+            if let Some(outcome) = self.outcome(number)? {
                 lacks = true;
                 decided.insert(number, Decided::from(&outcome));
             }
         }
-        Ok((pushes, Brief { decided, there, lacks }))
+        Ok(Brief { decided, there, lacks })
     }
 }

@@ -1,6 +1,5 @@
 //! Events: what was asked, numbered, and how far each is.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
@@ -168,27 +167,43 @@ impl Store {
         marks.map_err(|e| StoreError::damaged(None, &name, &e))
     }
 
-    /// Every event number and which files it has.
-    pub(super) fn event_files(&self) -> Result<BTreeMap<u64, EventFiles>, StoreError> {
+    /// Every event number and which files it has, by number.
+    pub(super) fn event_files(&self) -> Result<Vec<(u64, EventFiles)>, StoreError> {
         let mut files: Vec<(u64, EventFiles)> = Vec::new();
-        let each = |name: &[u8]| {
-            let Some((number, rest)) = std::str::from_utf8(name).ok().and_then(|name| name.split_once('.'))
-            else {
-                return;
-            };
-            let Ok(number) = number.parse::<u64>() else { return };
-            // steps: the number counts, nothing else
+        // steps: the number counts, nothing else
+        self.each_event_file(|number, rest| {
             files.push((number, EventFiles { event: rest == "json", outcome: rest == "outcome.json" }));
-        };
-        self.part("events")?.for_each_name(each).map_err(StoreError::io("list the events"))?;
+        })?;
         files.sort_unstable_by_key(|(number, _)| *number);
-        let mut by_number: BTreeMap<u64, EventFiles> = BTreeMap::new();
-        for (number, file) in files {
-            let all = by_number.entry(number).or_default();
-            all.event |= file.event;
-            all.outcome |= file.outcome;
-        }
-        Ok(by_number)
+        files.dedup_by(|(number, file), (same, all)| {
+            let is_same = number == same;
+            if is_same {
+                all.event |= file.event;
+                all.outcome |= file.outcome;
+            }
+            is_same
+        });
+        Ok(files)
+    }
+
+    /// Calls `each` with the number and the rest of the name of every file of an event, in no order.
+    pub(super) fn each_event_file(&self, mut each: impl FnMut(u64, &str)) -> Result<(), StoreError> {
+        let named = |name: &[u8]| {
+            let parts = std::str::from_utf8(name).ok().and_then(|name| name.split_once('.'));
+            if let Some((number, rest)) = parts
+                && let Ok(number) = number.parse()
+            {
+                each(number, rest);
+            }
+        };
+        self.part("events")?.for_each_name(named).map_err(StoreError::io("list the events"))
+    }
+
+    /// The highest number that an event has; 0: there is none.
+    fn highest_number(&self) -> Result<u64, StoreError> {
+        let mut highest = 0;
+        self.each_event_file(|number, _| highest = highest.max(number))?;
+        Ok(highest)
     }
 }
 
@@ -225,8 +240,7 @@ impl Writer {
         let tmp = self.part("tmp").map_err(EventError::Store)?;
         let events = self.part("events").map_err(EventError::Store)?;
         loop {
-            let highest =
-                self.event_files().map_err(EventError::Store)?.last_key_value().map_or(0, |(n, _)| *n);
+            let highest = self.highest_number().map_err(EventError::Store)?;
             event.number = highest.max(above) + 1;
             let name = format!("event-{}", fsx::unique());
             let json = serde_json::to_string(&event).expect("events have string keys only") + "\n";

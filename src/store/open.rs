@@ -2,9 +2,10 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
+use super::brief::Reading;
 use super::error::StoreError;
 use super::rights::Access;
 use super::staging;
@@ -26,6 +27,8 @@ pub struct Store {
     pub(super) root: Arc<Dir>,
     run: Arc<PathBuf>,
     access: Option<Arc<Access>>,
+    /// what this process has read of the history
+    pub(super) reading: Arc<Mutex<Reading>>,
 }
 
 /// A store, and the right to write in it: its owner, in a run directory of this boot. Everything a
@@ -91,7 +94,12 @@ impl Store {
         };
         let dir = Dir::open(&absolute).map_err(|error| unopened(root, error))?;
         known_format(&dir)?;
-        Ok(Store { root: Arc::new(dir), run: Arc::new(run.to_owned()), access: None })
+        Ok(Store {
+            root: Arc::new(dir),
+            run: Arc::new(run.to_owned()),
+            access: None,
+            reading: Arc::default(),
+        })
     }
 
     /// The same store, where a group may read private files.

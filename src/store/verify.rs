@@ -67,7 +67,7 @@ impl Store {
                 errors.extend(self.tagged(&tag).err());
             }
         }
-        for number in self.event_files()?.into_keys() {
+        for (number, _) in self.event_files()? {
             errors.extend(self.event(number).err());
             errors.extend(self.marks(number).err());
             errors.extend(self.outcome(number).err());
