@@ -185,6 +185,11 @@ impl Plan {
         self.steps.iter().any(|step| step.run && step.act.starts_program())
     }
 
+    /// Whether there is more to it than a look and the move of the pointer.
+    pub fn takes_time(&self) -> bool {
+        self.steps.iter().any(|step| step.run && !matches!(step.act, Act::Preflight | Act::Swing))
+    }
+
     /// Whether anything is done after the swing: what may fail then needs a way back.
     pub fn goes_on_after_the_swing(&self) -> bool {
         self.steps.iter().skip_while(|step| step.act != Act::Swing).skip(1).any(|step| step.run)

@@ -335,9 +335,8 @@ impl Engine<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), ManagerError> {
         let (sender, inbox) = channel();
-        // what takes no time is not worth a watch: a rollback comes after it, and so does a signal
-        let takes_time = prepared.plan.starts_programs();
-        let watched = takes_time && can_be_preempted(event.request);
+        // what takes no time is not worth a watch: a rollback comes after it
+        let watched = prepared.plan.starts_programs() && can_be_preempted(event.request);
         let asked = sender.clone();
         let watcher = watched.then(|| {
             watch_events(&self.service.store.events_path(), move || {
@@ -354,7 +353,8 @@ impl Engine<'_> {
             let withdrawn = Observation::Withdrawn(format!("withdrawn by {}", name_of(signal)));
             signal == signal_hook::consts::SIGHUP || signalled.send(Inbound::Seen(withdrawn)).is_ok()
         };
-        let signals = takes_time.then(|| watch_signals(on_signal)).transpose()?;
+        // and so does a signal
+        let signals = prepared.plan.takes_time().then(|| watch_signals(on_signal)).transpose()?;
         if self.wake.ends() {
             // it came before anybody listened
             let withdrawn = Observation::Withdrawn("withdrawn by a signal".to_owned());
