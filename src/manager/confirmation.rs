@@ -22,7 +22,12 @@ pub(super) struct Open {
 
 /// The activation that waits to be confirmed, if one does: the last of those that put something in force.
 pub(super) fn open(store: &Store) -> Result<Option<Open>, ManagerError> {
-    let Some(Unconfirmed { event, target, tried }) = store.unconfirmed()? else { return Ok(None) };
+    of(store, store.unconfirmed()?)
+}
+
+/// As [`open`], where it is known which event that is.
+pub(super) fn of(store: &Store, unconfirmed: Option<Unconfirmed>) -> Result<Option<Open>, ManagerError> {
+    let Some(Unconfirmed { event, target, tried }) = unconfirmed else { return Ok(None) };
     let by = store.outcome(event)?.and_then(|outcome| outcome.confirm_by);
     Ok(by.map(|by| Open { event, target, by, tried }))
 }

@@ -122,11 +122,12 @@ pub(super) fn prepare(
     {
         return Err(ManagerError::Refused { why });
     }
+    let brief = store.brief()?;
     let last_good = match (wish.request, &wish.how.repair) {
         // a repair has no way back
         (_, Some(_)) => Some(wish.target),
         (Request::Start, None) => fallback(store, wish.target)?,
-        _ => store.last_good()?,
+        _ => brief.last_good(),
     };
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.how.pointer_only) {
@@ -210,7 +211,7 @@ pub(super) fn prepare(
         true => external::drifted(&target.external, &external::proven(store, wish.target)?),
         false => Vec::new(),
     };
-    let unconfirmed = confirmation::open(store)?.filter(|open| open.target == wish.target);
+    let unconfirmed = confirmation::of(store, brief.unconfirmed())?.filter(|open| open.target == wish.target);
     // only an activation proves what is in force already
     let unproven = wish.request == Request::Activate
         && wish.current == Some(wish.target)

@@ -27,41 +27,46 @@ pub(super) enum Woken {
     Time,
 }
 
-/// A watch on signals, and from [`Wake::watch`] on on the events directory. HUP, INT and TERM do not end the
-/// process while it lives.
+/// Knows of signals, and from [`Wake::watch`] on waits for them and for the events directory. HUP, INT and TERM do
+/// not end the process while it lives.
 pub(super) struct Wake {
     inbox: Receiver<Woken>,
     sender: Sender<Woken>,
     ends: Arc<AtomicBool>,
-    watcher: Option<notify::RecommendedWatcher>,
-    signals: signal_hook::iterator::Handle,
+    reloads: Arc<AtomicBool>,
+    watches: Option<(notify::RecommendedWatcher, signal_hook::iterator::Handle)>,
 }
 
 impl Wake {
-    /// Watches the signals.
+    /// Notes the signals that come.
     pub(super) fn on_signals() -> Result<Wake, ManagerError> {
         let (sender, inbox) = channel();
-        let ends = Arc::new(AtomicBool::new(false));
-        let (end, wake) = (Arc::clone(&ends), sender.clone());
-        let signals = watch_signals(move |signal| {
-            end.fetch_or(signal != SIGHUP, Ordering::Relaxed);
-            let woken = if signal == SIGHUP { Woken::Reload } else { Woken::End };
-            wake.send(woken).is_ok()
-        })?;
-        Ok(Wake { inbox, sender, ends, watcher: None, signals })
+        let (ends, reloads) = (Arc::default(), Arc::default());
+        for (signal, flag) in [(SIGHUP, &reloads), (SIGINT, &ends), (SIGTERM, &ends)] {
+            signal_hook::flag::register(signal, Arc::clone(flag)).map_err(ManagerError::Signals)?;
+        }
+        Ok(Wake { inbox, sender, ends, reloads, watches: None })
     }
 
-    /// Watches `events` too, unless it does already: `false` where the watch is new, so that whoever is to
+    /// Watches signals and `events`, unless it does already: `false` where the watch is new, so that whoever is to
     /// wait looks once more.
     pub(super) fn watch(&mut self, events: &Path) -> Result<bool, ManagerError> {
-        if self.watcher.is_some() {
+        if self.watches.is_some() {
             return Ok(true);
         }
         let wake = self.sender.clone();
         let watcher = watch_events(events, move || {
             let _ = wake.send(Woken::Store);
         })?;
-        self.watcher = Some(watcher);
+        let wake = self.sender.clone();
+        let signals = watch_signals(move |signal| wake.send(woken_by(signal)).is_ok())?;
+        // what came before
+        for (flag, signal) in [(&self.reloads, SIGHUP), (&self.ends, SIGTERM)] {
+            if flag.load(Ordering::Relaxed) {
+                let _ = self.sender.send(woken_by(signal));
+            }
+        }
+        self.watches = Some((watcher, signals));
         Ok(false)
     }
 
@@ -113,8 +118,14 @@ impl Wake {
 
 impl Drop for Wake {
     fn drop(&mut self) {
-        self.signals.close();
+        if let Some((_, signals)) = &self.watches {
+            signals.close();
+        }
     }
+}
+
+fn woken_by(signal: i32) -> Woken {
+    if signal == SIGHUP { Woken::Reload } else { Woken::End }
 }
 
 /// Calls `changed` whenever something may have changed in the directory `events`, on a thread of its own, as

@@ -29,8 +29,9 @@ impl Decided {
     }
 }
 
-/// The history, completed from what lies in the store.
-pub(super) struct Brief {
+/// What finished events came to, completed from what lies in the store.
+#[derive(Debug)]
+pub struct Brief {
     /// every finished event by number
     pub(super) decided: BTreeMap<u64, Decided>,
     /// every generation that is there, damaged ones too
@@ -112,12 +113,11 @@ impl From<&Outcome> for Decided {
     }
 }
 
-impl Store {
-    /// The last event that put something in force only until somebody confirms it; `None` where that is decided,
-    /// or there is none.
-    pub fn unconfirmed(&self) -> Result<Option<Unconfirmed>, StoreError> {
+impl Brief {
+    /// As [`Store::unconfirmed`].
+    pub fn unconfirmed(&self) -> Option<Unconfirmed> {
         let mut waits = None;
-        for (number, decided) in self.brief()?.decided {
+        for (&number, decided) in &self.decided {
             match decided.verdict {
                 // brought up again: it waits as before
                 Some(Verdict::Unconfirmed) if decided.request == Request::Start && waits.is_some() => {}
@@ -142,11 +142,19 @@ impl Store {
                 None => {}
             }
         }
-        Ok(waits)
+        waits
+    }
+}
+
+impl Store {
+    /// The last event that put something in force only until somebody confirms it; `None` where that is decided,
+    /// or there is none.
+    pub fn unconfirmed(&self) -> Result<Option<Unconfirmed>, StoreError> {
+        Ok(self.brief()?.unconfirmed())
     }
 
-    /// Reads it: of the file, what was not read before.
-    pub(super) fn brief(&self) -> Result<Brief, StoreError> {
+    /// The history in a few words; of the file is read what was not read before.
+    pub fn brief(&self) -> Result<Brief, StoreError> {
         let mut reading = self.reading.lock().expect("no thread panics");
         self.read_on(&mut reading)?;
         let (listed, decided) = (reading.listed.clone(), reading.decided.clone());

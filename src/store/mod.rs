@@ -46,7 +46,7 @@ mod verify;
 mod vetoes;
 
 pub use aside::Freed;
-pub use brief::Unconfirmed;
+pub use brief::{Brief, Unconfirmed};
 pub use bundle::{ImportError, Meter, Origin};
 pub use error::{Damage, Kind, StoreError};
 pub use events::{EventDraft, EventError};

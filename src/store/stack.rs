@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::brief::Decided;
+use super::brief::{Brief, Decided};
 use super::error::StoreError;
 use super::open::Store;
 use crate::model::{GenerationId, Request};
@@ -10,13 +10,23 @@ use crate::model::{GenerationId, Request};
 impl Store {
     /// The good generations that are there, the last good one last.
     pub fn good_stack(&self) -> Result<Vec<GenerationId>, StoreError> {
-        let brief = self.brief()?;
-        Ok(standing(stack(brief.decided.into_values()), &brief.there))
+        Ok(self.brief()?.good_stack())
     }
 
     /// The generation that was last proven good, if any ever was.
     pub fn last_good(&self) -> Result<Option<GenerationId>, StoreError> {
-        Ok(self.good_stack()?.pop())
+        Ok(self.brief()?.last_good())
+    }
+}
+
+impl Brief {
+    fn good_stack(&self) -> Vec<GenerationId> {
+        standing(stack(self.decided.values().copied()), &self.there)
+    }
+
+    /// As [`Store::last_good`].
+    pub fn last_good(&self) -> Option<GenerationId> {
+        self.good_stack().pop()
     }
 }
 
