@@ -353,7 +353,7 @@ impl Engine<'_> {
             let withdrawn = Observation::Withdrawn(format!("withdrawn by {}", name_of(signal)));
             signal == signal_hook::consts::SIGHUP || signalled.send(Inbound::Seen(withdrawn)).is_ok()
         };
-        // and so does a signal
+        // nor is a signal: the verdict is there before it could be heard
         let signals = prepared.plan.takes_time().then(|| watch_signals(on_signal)).transpose()?;
         if self.wake.ends() {
             // it came before anybody listened

@@ -214,8 +214,9 @@ impl Writer {
     /// # Errors
     /// Nothing was accepted.
     pub fn accept(&self, draft: EventDraft) -> Result<Event, EventError> {
-        let event = self.claim(draft)?;
-        self.settle(event.number)?;
+        let event = self.claim(draft, true)?;
+        let events = self.part("events").map_err(EventError::Store)?;
+        events.sync().map_err(EventError::io("accept an event"))?;
         Ok(event)
     }
 
@@ -223,13 +224,14 @@ impl Writer {
     /// next takes it along ([`Writer::settle_later`]). Until then a power cut undoes the acceptance: nobody may be told
     /// of it, and nothing be done for it.
     pub fn accept_to_settle(&self, draft: EventDraft) -> Result<Event, EventError> {
-        let event = self.claim(draft)?;
+        let event = self.claim(draft, false)?;
         self.settle_later(event.number);
         Ok(event)
     }
 
-    /// Gives `draft` its number and its files. Everybody sees them, and nothing is durable.
-    fn claim(&self, draft: EventDraft) -> Result<Event, EventError> {
+    /// Gives `draft` its number and its files. Everybody sees them; their names are not durable, and what the event says
+    /// is where it is `flushed`, before anybody sees it.
+    fn claim(&self, draft: EventDraft, flushed: bool) -> Result<Event, EventError> {
         let io = EventError::io("accept an event");
         let _lock = self.store_lock().map_err(&io)?;
         if !self.has(draft.target).map_err(EventError::Store)? {
@@ -246,6 +248,9 @@ impl Writer {
             let json = serde_json::to_string(&event).expect("events have string keys only") + "\n";
             let mut file = tmp.create_file(&name, 0o444).map_err(&io)?;
             fsx::append(&mut file, json.as_bytes()).map_err(&io)?;
+            if flushed {
+                fsx::sync(&file).map_err(&io)?;
+            }
             let claimed = tmp.hard_link(&name, &events, format!("{}.json", event.number));
             let _ = tmp.remove_file(&name); // else garbage, which the next writer removes
             match claimed {
