@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, RenameFlags, ResolveFlags, Stat};
@@ -32,7 +32,7 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    fn of(file_type: FileType) -> EntryKind {
+    pub(super) fn of(file_type: FileType) -> EntryKind {
         match file_type {
             FileType::RegularFile => EntryKind::File,
             FileType::Directory => EntryKind::Dir,
@@ -193,56 +193,6 @@ impl Dir {
         Ok(super::optional(self.meta(rel))?.is_some())
     }
 
-    /// The names in this directory, sorted by bytes, without `.` and `..`.
-    pub fn names(&self) -> Result<Vec<OsString>, FsError> {
-        let error = |e| FsError::new("list", &self.path, e);
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(error)? {
-            let entry = entry.map_err(error)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-
-    /// Calls `each` with every name in this directory, in no order, without `.` and `..`.
-    pub fn for_each_name(&self, mut each: impl FnMut(&[u8])) -> Result<(), FsError> {
-        let error = |e| FsError::new("list", &self.path, e);
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(error)? {
-            let entry = entry.map_err(error)?;
-            match entry.file_name().to_bytes() {
-                b"." | b".." => {}
-                name => each(name),
-            }
-        }
-        Ok(())
-    }
-
-    /// The names in this directory as [`Dir::names`], each with its kind; one `stat` only where the
-    /// file system does not tell the kind in its listing.
-    pub fn entries(&self) -> Result<Vec<(OsString, EntryKind)>, FsError> {
-        let error = |e| FsError::new("list", &self.path, e);
-        let mut entries = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(error)? {
-            let entry = entry.map_err(error)?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let name = OsString::from_vec(name.to_vec());
-            let kind = match entry.file_type() {
-                FileType::Unknown => self.meta(&name)?.kind,
-                known => EntryKind::of(known),
-            };
-            entries.push((name, kind));
-        }
-        entries.sort_unstable();
-        Ok(entries)
-    }
-
     /// Opens a regular file beneath this directory for reading; a fifo or device is refused, not waited for.
     pub fn open_file(&self, rel: impl AsRef<Path>) -> Result<fs_err::File, FsError> {
         Ok(self.open_file_meta(rel)?.0)
@@ -344,9 +294,7 @@ impl Dir {
     pub fn read(&self, rel: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, FsError> {
         let rel = rel.as_ref();
         let (file, meta) = self.open_file_meta(rel)?;
-        // one more than there is: the end is seen without a further round of guessing
-        let room = usize::try_from(meta.len.min(limit)).map_or(0, |len| len + 1);
-        let mut bytes = Vec::with_capacity(room);
+        let mut bytes = Vec::with_capacity(super::file::room_for(meta.len.min(limit)));
         file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.error("read", rel, e))?;
         if bytes.len() as u64 > limit {
             let reason = format!("it is larger than {limit} bytes");

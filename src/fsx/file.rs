@@ -3,7 +3,7 @@
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::FsError;
+use super::{FsError, Meta};
 
 /// Reads the file at `path` (an operator's path: symlinks are followed); more than `limit` bytes is
 /// an error.
@@ -37,10 +37,16 @@ pub fn flush(file: &fs_err::File) -> Result<(), FsError> {
 pub fn read_from(file: &mut fs_err::File, from: u64) -> Result<Vec<u8>, FsError> {
     let path = file.path().to_owned();
     let error = |e| FsError::new("read", &path, e);
+    let len = Meta::of_fd(file.file(), &path)?.len;
     file.seek(SeekFrom::Start(from)).map_err(error)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(room_for(len.saturating_sub(from)));
     file.read_to_end(&mut bytes).map_err(error)?;
     Ok(bytes)
+}
+
+/// Room to read `len` bytes into: one more, so that the end is seen without a further round of guessing.
+pub(super) fn room_for(len: u64) -> usize {
+    usize::try_from(len).map_or(0, |len| len.saturating_add(1))
 }
 
 /// Appends `bytes` in one write to a file opened for appending; not flushed.

@@ -8,6 +8,7 @@ mod copy;
 mod dir;
 mod dirty;
 mod file;
+mod list;
 mod lock;
 
 pub use copy::copy_tree;

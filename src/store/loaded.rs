@@ -121,7 +121,7 @@ fn seal(tree: &Dir, own: &str) -> Result<Manifest, StoreError> {
     let bad = |path: &str, what: &str| StoreError::damaged(None, format!("{{loaded}}/{path}"), what);
     let mut entries = Vec::new();
     let mut directories = Vec::new();
-    for found in scan::scan(tree).map_err(&io)? {
+    for found in scan::scan(tree, usize::MAX).map_err(&io)? {
         let path = found
             .path
             .map_err(|shown| bad(&shown, "a name without control characters, in UTF-8, is needed"))?;

@@ -1,7 +1,7 @@
 //! Reading a tree that lies in the store: every path with its facts and content hash.
 
 use std::io::Read as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::content::hash_rest;
 use super::rights::{Access, DIR_MODE, file_mode, shared};
@@ -26,66 +26,188 @@ pub(super) enum What {
     Unreadable(String),
 }
 
-/// From so many files on, they are read on two threads: below it, starting one costs more.
+/// From so many paths on, two threads read them: below it, starting one costs more.
 const WORTH_A_THREAD: usize = 64;
+/// So many files are taken at once.
+const TAKEN: usize = 32;
 /// Up to this length a file is read with one call.
 const AT_ONCE: u64 = 128 * 1024;
 
-/// Everything beneath `tree`, sorted by path, a directory before what is in it.
+/// Everything beneath `tree`, sorted by path, a directory before what is in it; about so many paths are `expected`.
 ///
 /// # Errors
 /// Missing rights. What a broken disk does not give is [`What::Unreadable`].
-pub(super) fn scan(tree: &Dir) -> Result<Vec<Found>, FsError> {
-    scan_knowing(tree, &mut Known::default())
+pub(super) fn scan(tree: &Dir, expected: usize) -> Result<Vec<Found>, FsError> {
+    scan_knowing(tree, expected, &mut Known::default())
 }
 
 /// As [`scan`], reading no inode that is `known`.
-pub(super) fn scan_knowing(tree: &Dir, known: &mut Known) -> Result<Vec<Found>, FsError> {
-    let (mut found, mut files) = (Vec::new(), Vec::new());
-    beneath(tree, None, &mut found, &mut files)?;
-    let next = AtomicUsize::new(0);
-    let read = if files.len() < WORTH_A_THREAD {
-        read_all(tree, &files, &next, known)?
+pub(super) fn scan_knowing(tree: &Dir, expected: usize, known: &mut Known) -> Result<Vec<Found>, FsError> {
+    let scan = Scan { tree, known, queue: Mutex::default(), news: Condvar::new() };
+    scan.queue().left.push(Left::Dir(None));
+    let mut found = if expected < WORTH_A_THREAD {
+        scan.take_part()?
     } else {
-        // two threads hash as fast as the page cache gives on the machines measured; whichever is free takes the
-        // next file, so that nobody waits for one that gets no processor
-        let (known, next) = (&*known, &next);
+        // two threads hash as fast as the page cache gives on the machines measured
         let (one, other) = std::thread::scope(|scope| {
-            let one = scope.spawn(|| read_all(tree, &files, next, known));
-            let other = read_all(tree, &files, next, known);
-            (one.join().expect("reading does not panic"), other)
+            let one = std::thread::Builder::new().spawn_scoped(scope, || scan.take_part());
+            let other = scan.take_part();
+            // where no thread is to be had, all was done here
+            (one.map_or(Ok(Vec::new()), |one| one.join().expect("reading does not panic")), other)
         });
-        let mut read = one?;
-        read.extend(other?);
-        read
+        let mut found = one?;
+        found.extend(other?);
+        found
     };
-    for file in &read {
+    for file in &found {
         if let What::File(hash) = file.what {
             known.learn(&file.meta, hash);
         }
     }
-    found.extend(read);
-    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
 
-/// Reads what nobody has begun to read: of `files`, from `next` on.
-fn read_all(tree: &Dir, files: &[RelPath], next: &AtomicUsize, known: &Known) -> Result<Vec<Found>, FsError> {
-    let mut buffer = Vec::new();
-    let read = |path: &RelPath| {
-        let (mut file, meta) = tree.open_file_meta(path)?;
+/// A tree that is read by one or more threads: whichever is free takes what is next, so that nobody waits for one
+/// that gets no processor.
+struct Scan<'a> {
+    tree: &'a Dir,
+    known: &'a Known,
+    queue: Mutex<Queue>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    left: Vec<Left>,
+    /// how many are at something, which may have more in it
+    busy: usize,
+    /// how many wait for more
+    waiting: usize,
+    failed: bool,
+}
+
+/// What is left to read, by its path in the tree.
+enum Left {
+    /// a directory; `None`: the tree itself
+    Dir(Option<RelPath>),
+    /// regular files, at most [`TAKEN`]
+    Files(Vec<RelPath>),
+}
+
+impl Scan<'_> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("reading does not panic")
+    }
+
+    /// Reads what nobody else reads until nothing is left, or somebody has failed.
+    fn take_part(&self) -> Result<Vec<Found>, FsError> {
+        let (mut found, mut more, mut buffer) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(left) = self.next() {
+            let read = match left {
+                Left::Dir(at) => self.look_into(at.as_ref(), &mut more).map(|seen| found.extend(seen)),
+                Left::Files(paths) => paths.into_iter().try_for_each(|path| {
+                    found.push(self.read(path, &mut buffer)?);
+                    Ok(())
+                }),
+            };
+            self.done(&mut more, read.is_err());
+            read?;
+        }
+        Ok(found)
+    }
+
+    fn next(&self) -> Option<Left> {
+        let mut queue = self.queue();
+        loop {
+            if queue.failed {
+                return None;
+            }
+            if let Some(left) = queue.left.pop() {
+                queue.busy += 1;
+                return Some(left);
+            }
+            if queue.busy == 0 {
+                return None;
+            }
+            queue.waiting += 1;
+            queue = self.news.wait(queue).expect("reading does not panic");
+            queue.waiting -= 1;
+        }
+    }
+
+    fn done(&self, more: &mut Vec<Left>, failed: bool) {
+        let mut queue = self.queue();
+        queue.left.append(more);
+        queue.busy -= 1;
+        queue.failed |= failed;
+        let is_over = queue.failed || (queue.busy == 0 && queue.left.is_empty());
+        // what is left is for whoever waits, but for the one thing that this thread takes next
+        if queue.waiting > 0 && (is_over || queue.left.len() > 1) {
+            self.news.notify_all();
+        }
+    }
+
+    fn read(&self, path: RelPath, buffer: &mut Vec<u8>) -> Result<Found, FsError> {
+        let (mut file, meta) = self.tree.open_file_meta(&path)?;
         let hash = match meta.len {
-            _ if let Some(hash) = known.hash(&meta) => Ok(hash),
-            0..=AT_ONCE => hash_small(&mut file, meta.len, &mut buffer),
-            _ => hash_rest(&mut file, &mut buffer).map(|(_, hash)| hash),
+            _ if let Some(hash) = self.known.hash(&meta) => Ok(hash),
+            0..=AT_ONCE => hash_small(&mut file, meta.len, buffer),
+            _ => hash_rest(&mut file, buffer).map(|(_, hash)| hash),
         };
         let what = match hash {
             Ok(hash) => What::File(hash),
             Err(error) => What::Unreadable(error.to_string()),
         };
-        Ok(Found { path: Ok(path.clone()), meta, what })
-    };
-    std::iter::from_fn(|| files.get(next.fetch_add(1, Ordering::Relaxed))).map(read).collect()
+        Ok(Found { path: Ok(path), meta, what })
+    }
+
+    /// What is in directory `at`, and itself; of what takes longer, `more` is left to do.
+    fn look_into(&self, at: Option<&RelPath>, more: &mut Vec<Left>) -> Result<Vec<Found>, FsError> {
+        let (opened, entries);
+        let dir = match at {
+            Some(at) => {
+                (opened, entries) = self.tree.dir_with_entries(at)?;
+                &opened
+            }
+            None => {
+                entries = self.tree.entries()?;
+                self.tree
+            }
+        };
+        let (mut found, mut files) = (Vec::new(), Vec::new());
+        if let Some(at) = at {
+            found.push(Found { path: Ok(at.clone()), meta: dir.own_meta()?, what: What::Dir });
+        }
+        for (name, kind) in entries {
+            let Ok(path) = RelPath::join(at, &name) else {
+                let shown = format!("{}{}", at.map_or(String::new(), |at| format!("{at}/")), name.display());
+                let path = Err(shown.escape_debug().to_string());
+                found.push(Found { path, meta: dir.meta(&name)?, what: What::Special });
+                continue;
+            };
+            let what = match kind {
+                EntryKind::Dir => {
+                    more.push(Left::Dir(Some(path)));
+                    continue;
+                }
+                EntryKind::File => {
+                    files.push(path);
+                    if files.len() == TAKEN {
+                        more.push(Left::Files(std::mem::take(&mut files)));
+                    }
+                    continue;
+                }
+                EntryKind::Link => What::Link(dir.read_link(&name)?.to_string_lossy().into_owned()),
+                EntryKind::Special => What::Special,
+            };
+            found.push(Found { path: Ok(path), meta: dir.meta(&name)?, what });
+        }
+        if !files.is_empty() {
+            more.push(Left::Files(files));
+        }
+        Ok(found)
+    }
 }
 
 /// The hash of a file of `len` bytes: one read, as a rule. A read that gives less than it was asked for has
@@ -106,45 +228,6 @@ fn hash_small(file: &mut fs_err::File, len: u64, buffer: &mut Vec<u8>) -> std::i
             Err(e) => return Err(e),
         }
     }
-}
-
-/// Puts what is beneath `dir` into `found`, but for the regular files: their paths into `files`.
-fn beneath(
-    dir: &Dir,
-    at: Option<&RelPath>,
-    found: &mut Vec<Found>,
-    files: &mut Vec<RelPath>,
-) -> Result<(), FsError> {
-    for (name, kind) in dir.entries()? {
-        let path = RelPath::join(at, &name);
-        let Ok(path) = path else {
-            let shown = format!("{}{}", at.map_or(String::new(), |at| format!("{at}/")), name.display());
-            found.push(Found {
-                path: Err(shown.escape_debug().to_string()),
-                meta: dir.meta(&name)?,
-                what: What::Special,
-            });
-            continue;
-        };
-        let (meta, what) = match kind {
-            EntryKind::Dir => {
-                let sub = dir.dir(&name)?;
-                found.push(Found { path: Ok(path.clone()), meta: sub.own_meta()?, what: What::Dir });
-                beneath(&sub, Some(&path), found, files)?;
-                continue;
-            }
-            EntryKind::File => {
-                files.push(path);
-                continue;
-            }
-            EntryKind::Link => {
-                (dir.meta(&name)?, What::Link(dir.read_link(&name)?.to_string_lossy().into_owned()))
-            }
-            EntryKind::Special => (dir.meta(&name)?, What::Special),
-        };
-        found.push(Found { path: Ok(path), meta, what });
-    }
-    Ok(())
 }
 
 /// How what was found differs from what the manifest says; `None`: not at all.

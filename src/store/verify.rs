@@ -156,7 +156,7 @@ impl Store {
         };
         let mut missing: BTreeSet<&RelPath> = manifest.iter().map(|(path, _)| path).collect();
         let mut damages = Vec::new();
-        for found in scan::scan_knowing(&tree, known).map_err(&io)? {
+        for found in scan::scan_knowing(&tree, manifest.len(), known).map_err(&io)? {
             let path = match &found.path {
                 Ok(path) => path,
                 Err(shown) => {
