@@ -559,6 +559,54 @@ fn s11_a_verdict_is_written_once() {
 }
 
 #[test]
+fn s11_what_a_power_cut_left_of_a_verdict_that_nobody_was_told_of_is_none() {
+    let sandbox = Sandbox::new();
+    let id = sandbox.generation("a");
+    let writer = sandbox.writer();
+    let event = writer.accept_to_settle(draft(id)).unwrap();
+    let verdict = outcome(&event, Verdict::Good);
+    writer.swing_at_last(event.number, id).unwrap();
+    writer.conclude(&verdict).unwrap();
+    let file = sandbox.path("store/events/1.outcome.json");
+    let whole = fs::read(&file).unwrap();
+    for (boot, torn) in [&b""[..], &[0; 500], &[&whole[..100], &[0; 400]].concat()].into_iter().enumerate() {
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, torn).unwrap();
+        assert_eq!(sandbox.store().outcome(1).unwrap(), None);
+        let writer = sandbox.store().writer(&format!("boot-{boot}")).unwrap();
+        assert!(!file.exists());
+        assert_eq!(writer.pending().unwrap(), std::slice::from_ref(&event));
+        writer.conclude(&verdict).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), whole);
+        assert_eq!(writer.history().unwrap().len(), 1);
+    }
+    // anything else is damage, and stays
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, &whole[..100]).unwrap();
+    let writer = sandbox.store().writer("boot-9").unwrap();
+    assert_eq!(writer.outcome(1).unwrap_err().kind(), Kind::Damaged);
+}
+
+#[test]
+fn s12_the_next_writer_looks_for_the_line_that_a_killed_one_owed() {
+    let sandbox = Sandbox::new();
+    sandbox.generation("a");
+    let file = sandbox.path("store/history");
+    let one = fs::read_to_string(&file).unwrap();
+    sandbox.generation("b");
+    let both = fs::read_to_string(&file).unwrap();
+    let lock = sandbox.path("run/history.lock");
+    assert_eq!(fs::metadata(&lock).unwrap().len(), 0, "nothing is owed");
+    fs::write(&file, &one).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+    fs::write(&lock, "x").unwrap();
+    sandbox.writer();
+    assert_eq!(fs::read_to_string(&file).unwrap(), both);
+    assert_eq!(fs::metadata(&lock).unwrap().len(), 0);
+}
+
+#[test]
 fn s12_the_first_writer_after_a_reboot_completes_the_history_whatever_its_time_says() {
     let sandbox = Sandbox::new();
     sandbox.generation("a");
@@ -571,7 +619,11 @@ fn s12_the_first_writer_after_a_reboot_completes_the_history_whatever_its_time_s
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
     fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
     sandbox.writer();
-    assert_eq!(fs::read_to_string(&file).unwrap(), one, "the same boot believes the time");
+    assert_eq!(
+        fs::read_to_string(&file).unwrap(),
+        one,
+        "the same boot believes the time, and that nothing is owed"
+    );
     sandbox.store().writer("boot-2").unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), both);
 }

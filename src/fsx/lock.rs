@@ -22,6 +22,16 @@ impl Lock {
         kept.map_err(|e| FsError::new("keep", "lock", e))
     }
 
+    /// Leaves a note in the file of this lock, or takes it away. It outlives the process that holds the lock.
+    pub fn note(&self, is_there: bool) -> Result<(), FsError> {
+        rustix::fs::ftruncate(&self._fd, u64::from(is_there)).map_err(|e| FsError::new("note in", "lock", e))
+    }
+
+    /// Whether [`Lock::note`] has left a note in the lock `name` in `dir`, whoever holds it.
+    pub fn is_noted(dir: &Dir, name: &str) -> Result<bool, FsError> {
+        Ok(super::optional(dir.meta(name))?.is_some_and(|meta| meta.len > 0))
+    }
+
     /// Waits for the exclusive lock on `name` in `dir`, a 0600 file made where it is not there.
     pub fn exclusive(dir: &Dir, name: &str) -> Result<Lock, FsError> {
         Ok(take(dir, name, FlockOperation::LockExclusive)?.expect("a blocking lock is taken or fails"))

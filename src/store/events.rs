@@ -1,13 +1,11 @@
 //! Events: what was asked, numbered, and how far each is.
 
-use std::sync::atomic::Ordering;
-
 use jiff::Timestamp;
 
 use super::error::{Kind, StoreError};
 use super::open::{Store, Writer};
 use super::{lines, staging};
-use crate::fsx::{self, Dir, FsError};
+use crate::fsx::{self, FsError};
 use crate::model::{Actor, Event, GenerationId, How, Mark, Request};
 
 pub(super) const LARGEST_EVENT: u64 = 1 << 20;
@@ -107,17 +105,13 @@ pub(super) struct EventFiles {
     pub(super) outcome: bool,
 }
 
-fn steps_of(number: u64) -> String {
+pub(super) fn steps_of(number: u64) -> String {
     format!("{number}.steps")
 }
 
-/// Two files and a directory take three commits of the journal, one `syncfs` takes one and what others have left in
-/// memory besides: on ext4, 1.0 ms against 0.4 ms, and 0.4 ms more for each MiB of others.
-const LITTLE: u64 = 1 << 20;
-
 /// Whether `bytes` of a record, which is written before it gets its name, are what a power cut has left of one that was
 /// not made durable: nothing, or blocks that were never written.
-fn is_torn(bytes: &[u8]) -> bool {
+pub(super) fn is_torn(bytes: &[u8]) -> bool {
     bytes.is_empty() || bytes.contains(&0)
 }
 
@@ -220,12 +214,12 @@ impl Writer {
         Ok(event)
     }
 
-    /// As [`Writer::accept`], for the holder of the engine lock, who carries it out at once: what is durable of it
-    /// next takes it along ([`Writer::settle_later`]). Until then a power cut undoes the acceptance: nobody may be told
-    /// of it, and nothing be done for it.
+    /// As [`Writer::accept`], for the holder of the engine lock, who carries it out at once and is the only one who
+    /// waits for its verdict: what is durable of it next takes it along, at the latest its outcome. Until then a power
+    /// cut undoes the acceptance: nobody may be told of it, and nothing be done for it.
     pub fn accept_to_settle(&self, draft: EventDraft) -> Result<Event, EventError> {
         let event = self.claim(draft, false)?;
-        self.settle_later(event.number);
+        self.due().asked_here(event.number);
         Ok(event)
     }
 
@@ -264,54 +258,6 @@ impl Writer {
         }
     }
 
-    /// Makes event `number` durable with its marks and the names of both.
-    pub fn settle(&self, number: u64) -> Result<(), EventError> {
-        let events = self.part("events").map_err(EventError::Store)?;
-        self.flush_all(&events, number).map_err(EventError::io("take up an event"))
-    }
-
-    /// Has the first mark of event `number` that is durable, or its outcome, make the event durable: for an engine, which
-    /// may have seen it before whoever wrote it has said so.
-    pub fn settle_later(&self, number: u64) {
-        self.unsettled.store(number, Ordering::Relaxed);
-    }
-
-    /// Makes every mark of event `number` durable.
-    pub fn flush_marks(&self, number: u64) -> Result<(), EventError> {
-        let events = self.part("events").map_err(EventError::Store)?;
-        self.flush_into(&events, number).map_err(EventError::io("write down a step"))
-    }
-
-    /// Makes what is due of event `number` durable before anybody sees its outcome.
-    pub(super) fn settle_now(&self, events: &Dir, number: u64) -> Result<(), FsError> {
-        if self.is_unsettled(number) { self.flush_all(events, number) } else { Ok(()) }
-    }
-
-    fn flush_into(&self, events: &Dir, number: u64) -> Result<(), FsError> {
-        if self.is_unsettled(number) {
-            return self.flush_all(events, number);
-        }
-        let (steps, _) = events.append_file(steps_of(number), 0o644)?;
-        fsx::flush(&steps)
-    }
-
-    fn flush_all(&self, events: &Dir, number: u64) -> Result<(), FsError> {
-        let (steps, _) = events.append_file(steps_of(number), 0o644)?;
-        if events.dirty_bytes().is_some_and(|dirty| dirty <= LITTLE) {
-            events.sync_file_system()?;
-        } else {
-            events.sync_file(format!("{number}.json"))?;
-            fsx::sync(&steps)?;
-            events.sync()?;
-        }
-        let _ = self.unsettled.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn is_unsettled(&self, number: u64) -> bool {
-        self.unsettled.load(Ordering::Relaxed) == number
-    }
-
     /// Adds a mark to event `number`. After `Ok` a [`Mark::Swinging`] or [`Mark::Undoing`] is durable, and all
     /// marks before it; others once [`Writer::flush_marks`] was called. Called by the holder of the engine
     /// lock only.
@@ -329,7 +275,7 @@ impl Writer {
         let name = steps_of(number);
         let write = || {
             lines::append(&events, &name, &json, false)?;
-            if durable { self.flush_into(&events, number) } else { Ok(()) }
+            if durable { self.flush_steps(&events, number) } else { Ok(()) }
         };
         self.with_reserve(write).map_err(io)
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::lines;
-use super::open::{Store, Writer, not_older};
+use super::open::{Store, Writer};
 use crate::fsx::{self, FsError, Lock};
 use crate::model::{
     Actor, Event, GenerationId, ImportedEvent, LoadedKey, Outcome, PushRecord, Request, Stage, Verdict,
@@ -242,13 +242,13 @@ impl Store {
             if ledger.finished.contains_key(&number) {
                 continue;
             }
-            if !files.outcome {
+            let outcome = if files.outcome { self.outcome(number)? } else { None };
+            let Some(outcome) = outcome else {
                 if files.event {
                     ledger.pending.push(number);
                 }
                 continue;
-            }
-            let Some(outcome) = self.outcome(number)? else { continue };
+            };
             let record = Record::of_event(self.event(number)?.as_ref(), &outcome);
             if let Record::Event(entry) = &record {
                 ledger.finished.insert(number, entry.clone());
@@ -259,39 +259,57 @@ impl Store {
     }
 }
 
+/// The lock on the end of `history`. A note in it says that a line is owed.
+const HISTORY_LOCK: &str = "history.lock";
+
 impl Writer {
+    /// Takes the lock on the end of `history` for what becomes visible now, and notes that its line is owed: where
+    /// this process ends before [`Writer::remember`], the next writer looks for what the history lacks.
+    pub(super) fn owe_a_line(&self) -> Result<Lock, FsError> {
+        let lock = self.history_lock()?;
+        lock.note(true)?;
+        Ok(lock)
+    }
+
+    fn history_lock(&self) -> Result<Lock, FsError> {
+        Lock::exclusive(self.run(), HISTORY_LOCK)
+    }
+
     /// Appends one record. It is not flushed: what a power cut takes of the index, the first writer after it
-    /// reads from what it tells of. The caller has held `_lock` since before that became visible: nobody takes
-    /// the line for lost and adds it too.
+    /// reads from what it tells of. The caller has had `lock` from [`Writer::owe_a_line`] since before that became
+    /// visible: nobody takes the line for lost and adds it too.
     pub(super) fn remember(&self, lock: &Lock, record: &Record) -> Result<(), FsError> {
         self.remember_all(lock, std::slice::from_ref(record))
     }
 
     /// As [`Writer::remember`], for several at once.
-    pub(super) fn remember_all(&self, _lock: &Lock, records: &[Record]) -> Result<(), FsError> {
-        if records.is_empty() {
-            return Ok(());
+    pub(super) fn remember_all(&self, lock: &Lock, records: &[Record]) -> Result<(), FsError> {
+        if !records.is_empty() {
+            lines::append(&self.root, "history", &json(records), false)?;
         }
-        lines::append(&self.root, "history", &json(records), false)
+        let _ = lock.note(false); // else the next writer looks in vain
+        Ok(())
     }
 
-    /// Whether a killed writer may have left the history without a line, from three `stat`s: every line is
-    /// written after what it tells of, so a whole history is the newest of the three.
+    /// Whether the history may lack a line: a writer was killed while it owed one, or the history, written after all
+    /// that it tells of, is older than that.
     pub(super) fn history_may_lack(&self) -> Result<bool, StoreError> {
         let io = StoreError::io("look at the history");
         let Some(history) = fsx::optional(self.root.meta("history")).map_err(&io)? else { return Ok(true) };
         let generations = self.root.meta("generations").map_err(&io)?;
         let events = self.root.meta("events").map_err(&io)?;
-        Ok(not_older(&generations, &history) || not_older(&events, &history))
+        Ok(Lock::is_noted(self.run(), HISTORY_LOCK).map_err(&io)?
+            || generations.modified > history.modified
+            || events.modified > history.modified)
     }
 
     /// Appends what a crash kept from the history. Whoever writes there now is left in peace: the next
     /// writer looks again.
     pub(super) fn complete_history(&self) -> Result<(), StoreError> {
-        match self.try_history_lock().map_err(StoreError::io("complete the history"))? {
-            Some(_lock) => self.append_missing(),
-            None => Ok(()),
-        }
+        let io = StoreError::io("complete the history");
+        let Some(lock) = Lock::try_exclusive(self.run(), HISTORY_LOCK).map_err(&io)? else { return Ok(()) };
+        self.append_missing()?;
+        lock.note(false).map_err(io)
     }
 
     /// The same, for a caller who knows that nobody else writes to the history.

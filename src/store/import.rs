@@ -93,7 +93,7 @@ impl Writer {
         if generations.iter().any(|arrived| arrived.place != Place::There) {
             staging.dir().sync_file_system().map_err(&io)?;
         }
-        let history = self.history_lock().map_err(&io)?;
+        let history = self.owe_a_line().map_err(&io)?;
         let mut records = Vec::new();
         for Arrived { id, place, record } in generations {
             let name = id.to_string();
@@ -179,7 +179,7 @@ impl Writer {
         }
         staging.dir().sync_file_system().map_err(&io)?;
         let events = self.part("events")?;
-        let history = self.history_lock().map_err(&io)?;
+        let history = self.owe_a_line().map_err(&io)?;
         for (name, _) in &fresh {
             staging.dir().rename_new(name, &events, name).map_err(&io)?;
         }

@@ -12,6 +12,7 @@ mod brief;
 mod build;
 mod bundle;
 mod content;
+mod due;
 mod error;
 mod events;
 mod export;

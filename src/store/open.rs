@@ -2,10 +2,10 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::brief::Reading;
+use super::due::Due;
 use super::error::StoreError;
 use super::rights::Access;
 use super::staging;
@@ -37,8 +37,8 @@ pub struct Store {
 pub struct Writer {
     store: Store,
     run_dir: Arc<Dir>,
-    /// the number of the event that is yet to be made durable; 0: none
-    pub(super) unsettled: Arc<AtomicU64>,
+    /// what this process has yet to make durable
+    pub(super) due: Arc<Mutex<Due>>,
 }
 
 impl Deref for Writer {
@@ -138,11 +138,14 @@ impl Store {
         let run_dir = Dir::create_all(&self.run, 0o755).map_err(&io)?;
         owned(&run_dir)?;
         let rebooted = recorded_boot(&run_dir).map_err(&io)?.as_deref() != Some(boot);
-        let writer = Writer { store: self.clone(), run_dir: Arc::new(run_dir), unsettled: Arc::default() };
+        let writer = Writer { store: self.clone(), run_dir: Arc::new(run_dir), due: Arc::default() };
         if rebooted {
-            // what a power cut took of the history does not show in its time; nobody writes before the boot
-            // is recorded
-            empty_run(&writer.run_dir, boot, || writer.append_missing())?;
+            // nobody writes before the boot is recorded
+            empty_run(&writer.run_dir, boot, || {
+                writer.remove_torn_outcomes()?;
+                // what a power cut took of the history does not show in its time
+                writer.append_missing()
+            })?;
         }
         writer.tidy()?;
         Ok(writer)
@@ -193,16 +196,6 @@ impl Writer {
             true => Lock::exclusive(&self.run_dir, "store.lock").map(Some),
             false => Lock::try_exclusive(&self.run_dir, "store.lock"),
         }
-    }
-
-    /// The lock on the end of `history`.
-    pub(super) fn history_lock(&self) -> Result<Lock, FsError> {
-        Lock::exclusive(&self.run_dir, "history.lock")
-    }
-
-    /// The same; `None` where somebody has it.
-    pub(super) fn try_history_lock(&self) -> Result<Option<Lock>, FsError> {
-        Lock::try_exclusive(&self.run_dir, "history.lock")
     }
 
     fn tidy(&self) -> Result<(), StoreError> {
@@ -282,10 +275,4 @@ fn empty_run(run: &Dir, boot: &str, due: impl FnOnce() -> Result<(), StoreError>
     }
     due()?;
     run.replace_file(BOOT, format!("{boot}\n").as_bytes(), 0o644).map_err(&io)
-}
-
-/// Whether `dir` was changed at or after the time `than` was: the clock of files is coarse, so equal
-/// counts as later.
-pub(super) fn not_older(dir: &Meta, than: &Meta) -> bool {
-    dir.modified >= than.modified
 }

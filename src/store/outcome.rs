@@ -1,7 +1,7 @@
 //! Outcomes: the verdict on each event, written once.
 
 use super::error::StoreError;
-use super::events::EventError;
+use super::events::{EventError, is_torn};
 use super::history::Record;
 use super::open::{Store, Writer};
 use crate::fsx;
@@ -10,7 +10,8 @@ use crate::model::Outcome;
 pub(super) const LARGEST: u64 = 64 << 20;
 
 impl Store {
-    /// The outcome of event `number`; `None` where it has none yet.
+    /// The outcome of event `number`; `None` where it has none yet, or only what a power cut has left of one that
+    /// nobody was told of.
     pub fn outcome(&self, number: u64) -> Result<Option<Outcome>, StoreError> {
         let name = format!("events/{number}.outcome.json");
         let Some(bytes) =
@@ -18,6 +19,9 @@ impl Store {
         else {
             return Ok(None);
         };
+        if is_torn(&bytes) {
+            return Ok(None);
+        }
         let outcome: Outcome =
             serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(None, &name, &e))?;
         if outcome.event != number {
@@ -49,7 +53,8 @@ impl Writer {
     /// - [`EventError::NotDurable`]: the verdict stands, unless the power fails before the next event.
     /// - others: the event is still without an outcome.
     ///
-    /// The event is durable before its verdict is seen.
+    /// The event is durable before its verdict is seen, and so is the verdict; but of an event that only this process
+    /// waits for ([`Writer::accept_to_settle`]) everything that is not durable yet is so when this is done.
     pub fn conclude(&self, outcome: &Outcome) -> Result<(), EventError> {
         let io = EventError::io("write an outcome");
         let number = outcome.event;
@@ -62,14 +67,19 @@ impl Writer {
         if events.exists(&name).map_err(&io)? {
             return Err(EventError::AlreadyConcluded { number });
         }
-        self.settle_now(&events, number).map_err(&io)?;
+        let is_own = self.due().is_own(number);
+        if !is_own {
+            self.flush_due(&events, number).map_err(&io)?;
+        }
         let json = serde_json::to_string(outcome).expect("outcomes have string keys only") + "\n";
-        let history = self.history_lock().map_err(&io)?;
+        let history = self.with_reserve(|| self.owe_a_line()).map_err(&io)?;
         let written = self.with_reserve(|| {
             let temporary = format!("outcome-{}", fsx::unique());
-            let done = tmp
-                .write_new(&temporary, json.as_bytes(), 0o444)
-                .and_then(|()| tmp.rename_new(&temporary, &events, &name));
+            let written = match is_own {
+                true => tmp.write_unflushed(&temporary, json.as_bytes(), 0o444),
+                false => tmp.write_new(&temporary, json.as_bytes(), 0o444),
+            };
+            let done = written.and_then(|()| tmp.rename_new(&temporary, &events, &name));
             if done.is_err() {
                 let _ = tmp.remove_file(&temporary);
             }
@@ -80,9 +90,32 @@ impl Writer {
             other => other.map_err(io)?,
         }
         // everybody sees it, so it stands
-        let durable = events.sync().map_err(|source| EventError::NotDurable { number, source });
         let record = Record::of_event(Some(&event), outcome);
         let remembered = self.with_reserve(|| self.remember(&history, &record));
-        durable.and(remembered.map_err(|source| EventError::NotInHistory { number, source }))
+        let durable = match is_own {
+            true => self.flush_outcome(&events, number, &name),
+            false => events.sync(),
+        };
+        durable.map_err(|source| EventError::NotDurable { number, source })?;
+        remembered.map_err(|source| EventError::NotInHistory { number, source })
+    }
+
+    /// Removes what a power cut has left of outcomes that nobody was told of: their events are pending again.
+    pub(super) fn remove_torn_outcomes(&self) -> Result<(), StoreError> {
+        let io = StoreError::io("remove a torn outcome");
+        let events = self.part("events")?;
+        let mut outcomes = Vec::new();
+        self.each_event_file(|number, rest| {
+            if rest == "outcome.json" {
+                outcomes.push(number);
+            }
+        })?;
+        for number in outcomes {
+            let name = format!("{number}.outcome.json");
+            if is_torn(&events.read(&name, LARGEST).map_err(&io)?) {
+                events.remove_file(&name).map_err(&io)?;
+            }
+        }
+        events.sync().map_err(io)
     }
 }

@@ -98,6 +98,22 @@ impl Writer {
     /// - [`PointerError::NoSuchGeneration`], [`PointerError::Refused`]: `current` is as before.
     /// - [`PointerError::NotDurable`]: `current` has moved; only the directory sync failed.
     pub fn swing(&self, to: Option<GenerationId>) -> Result<(), PointerError> {
+        self.point_at(to)?;
+        self.root.sync().map_err(|source| PointerError::NotDurable { source })
+    }
+
+    /// As [`Writer::swing`], for the last thing that event `number` does: where only this process waits for its verdict,
+    /// the move survives a power cut when the verdict does.
+    pub fn swing_at_last(&self, number: u64, to: GenerationId) -> Result<(), PointerError> {
+        if !self.due().is_own(number) {
+            return self.swing(Some(to));
+        }
+        self.point_at(Some(to))?;
+        self.due().moved();
+        Ok(())
+    }
+
+    fn point_at(&self, to: Option<GenerationId>) -> Result<(), PointerError> {
         let refused = PointerError::refused("move the pointer");
         match to {
             None => {
@@ -123,7 +139,7 @@ impl Writer {
                 }
             }
         }
-        self.root.sync().map_err(|source| PointerError::NotDurable { source })
+        Ok(())
     }
 
     /// Sets disk space aside for the verdict, durably, unless it is set aside already.

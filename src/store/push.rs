@@ -161,11 +161,12 @@ impl Writer {
         staging.dir().write_unflushed("push.json", json.as_bytes(), 0o444).map_err(&io)?;
         (options.observe)(Progress::Flushing);
         flush::flush(staging.dir(), written).map_err(&io)?;
-        let history = self.history_lock().map_err(&io)?;
+        let history = self.owe_a_line().map_err(&io)?;
         if there {
             staging.replace(&generations, &name).map_err(io)?;
         } else if !staging.publish(&generations, &name).map_err(&io)? {
-            generations.sync().map_err(io)?;
+            generations.sync().map_err(&io)?;
+            history.note(false).map_err(io)?;
             return Ok(pushed);
         }
         self.remember(&history, &Record::of_push(id, &record))

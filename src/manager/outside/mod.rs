@@ -119,12 +119,15 @@ impl Outside<'_> {
             let now = standing.current.map_or("nothing".to_owned(), |id| id.short());
             return Err(format!("somebody else has moved `current` meanwhile: it names {now}"));
         }
-        let prepared = match self.prepared.plan.goes_on_after_the_swing() {
-            true => self.writer.prepare_undo(from),
-            false => self.writer.prepare_verdict(),
+        let target = self.prepared.plan.target;
+        let swung = match self.prepared.plan.goes_on_after_the_swing() {
+            true => self.writer.prepare_undo(from).and_then(|()| self.writer.swing(Some(target))),
+            false => {
+                let prepared = self.writer.prepare_verdict();
+                prepared.and_then(|()| self.writer.swing_at_last(self.event.number, target))
+            }
         };
-        prepared.map_err(|e| chain(&e))?;
-        self.writer.swing(Some(self.prepared.plan.target)).map_err(|e| chain(&e))
+        swung.map_err(|e| chain(&e))
     }
 
     /// Puts the pointer back. Fine where it is back already.
