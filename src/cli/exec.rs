@@ -40,7 +40,7 @@ fn run_plain(reference: &str, command: &[String], service: &Service) -> Result<E
     let (id, lease) = lease(reference, service)?;
     let config = service.store.tree_path(id);
     let mount =
-        service.pipeline(id, &service.store.manifest(id)?)?.pipeline.and_then(|pipeline| pipeline.mount);
+        service.pipeline(id, &*service.store.manifest(id)?)?.pipeline.and_then(|pipeline| pipeline.mount);
     // nothing else in braces means anything here: it may be a shell's or awk's
     let shown = config.display().to_string();
     let words: Vec<String> = command.iter().map(|word| word.replace("{config}", &shown)).collect();

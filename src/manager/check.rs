@@ -89,7 +89,7 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
         }
         CheckTarget::Generation(id) => {
             service.store.check_intact(*id)?;
-            (service.store.tree_path(*id), service.pipeline(*id, &service.store.manifest(*id)?)?)
+            (service.store.tree_path(*id), service.pipeline(*id, &*service.store.manifest(*id)?)?)
         }
     };
     let mut note = match chosen.source {
@@ -105,7 +105,7 @@ pub fn check(service: &Service, target: &CheckTarget) -> Result<CheckReport, Man
     if let Some(pipeline) = chosen.pipeline {
         let generation = match target {
             CheckTarget::Generation(id) if has_canary => {
-                Some(launchable(service, *id, &service.store.manifest(*id)?)?.0)
+                Some(launchable(service, *id, &*service.store.manifest(*id)?)?.0)
             }
             CheckTarget::Generation(_) | CheckTarget::Directory { .. } => None,
         };

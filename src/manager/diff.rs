@@ -1,5 +1,7 @@
 //! `pointsman diff`: what differs between two trees, as text, by key path, or by hash.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::model::{Class, ContentHash, Manifest, Node, RelPath, ValueChange, compare, content};
@@ -54,10 +56,10 @@ pub enum ContentDiff {
 const LARGEST_TEXT: u64 = 1 << 20;
 
 impl Side {
-    fn manifest(&self, store: &Store) -> Result<Manifest, StoreError> {
+    fn manifest(&self, store: &Store) -> Result<Arc<Manifest>, StoreError> {
         match self {
             Side::Generation(id) => store.manifest(*id),
-            Side::Scratch(scratch) => Ok(scratch.manifest().clone()),
+            Side::Scratch(scratch) => Ok(Arc::new(scratch.manifest().clone())),
         }
     }
 

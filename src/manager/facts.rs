@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::activation::{Facts, LoaderFacts, Plan, Running, plan, way_back};
@@ -107,7 +108,7 @@ pub(super) fn prepare(
                     retention: Retention::default(),
                 },
                 None,
-                Manifest::default(),
+                Arc::default(),
             )
         }
         answer => answer?,
@@ -325,7 +326,7 @@ fn fallback(store: &Store, target: GenerationId) -> Result<Option<GenerationId>,
 fn target_of(
     service: &Service,
     id: GenerationId,
-) -> Result<(Launchable, Option<String>, Manifest), ManagerError> {
+) -> Result<(Launchable, Option<String>, Arc<Manifest>), ManagerError> {
     let manifest = service.store.manifest(id)?;
     let (target, note) = launchable(service, id, &manifest)?;
     Ok((target, note, manifest))

@@ -34,7 +34,7 @@ pub(super) struct Launchable {
 /// Its pipeline cannot be read.
 pub fn stage_of(service: &Service, id: GenerationId, stage: &str) -> Result<Option<StandIn>, ManagerError> {
     let store = &service.store;
-    let (target, _) = launchable(service, id, &store.manifest(id)?)?;
+    let (target, _) = launchable(service, id, &*store.manifest(id)?)?;
     let run = service.place.run.clone();
     // a group of that name comes first
     let slot = Slot { group: stage.to_owned(), instance: 1 };

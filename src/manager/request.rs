@@ -1,6 +1,7 @@
 //! What a caller does: write an event, then wait for its verdict, or be the engine where there is none.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
@@ -149,7 +150,7 @@ pub fn leave(service: &Service, draft: &Draft) -> Result<u64, ManagerError> {
 }
 
 /// What is damaged or broken here and now is no verdict about a request; the target's manifest.
-fn sound(service: &Service, target: GenerationId) -> Result<Manifest, ManagerError> {
+fn sound(service: &Service, target: GenerationId) -> Result<Arc<Manifest>, ManagerError> {
     service.store.current()?;
     service.place.access()?;
     Ok(service.store.manifest(target)?)

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::sync::Arc;
 
 use tar::EntryType;
 
@@ -71,7 +72,7 @@ pub(super) struct Arrivals<'a> {
     /// where each generation of the stream is, and each of the store that was looked at
     places: HashMap<GenerationId, Place>,
     /// an intact generation of the store whose files may get second names
-    base: Option<(GenerationId, Manifest)>,
+    base: Option<(GenerationId, Arc<Manifest>)>,
     buffer: Vec<u8>,
 }
 

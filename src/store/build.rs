@@ -1,6 +1,6 @@
 //! Building a tree in a staging directory from what the reader of a source tells, on a thread of its own.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::feed::{Item, Work};
 use super::flush::Written;
@@ -20,7 +20,7 @@ const EARLY: u64 = 32 << 20;
 
 /// The generation that unchanged files are linked from.
 pub(super) struct Parent {
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Arc<Manifest>,
     pub(super) tree: Dir,
     /// when its push was over: a file modified after was tampered with, and is not linked
     pub(super) sealed: i128,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 
@@ -45,7 +46,7 @@ pub struct GenerationInfo {
     /// how it came here
     pub record: PushRecord,
     /// what is in it
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
 }
 
 impl Store {
@@ -107,8 +108,9 @@ impl Store {
         self.generation_path(id).join("tree")
     }
 
-    /// The manifest of generation `id`, which hashes to `id`.
-    pub fn manifest(&self, id: GenerationId) -> Result<Manifest, StoreError> {
+    /// The manifest of generation `id`, which hashes to `id`: read again each time, and parsed where nobody in this
+    /// process holds it.
+    pub fn manifest(&self, id: GenerationId) -> Result<Arc<Manifest>, StoreError> {
         let name = format!("generations/{id}/manifest");
         let bytes = match fsx::optional(self.root.read(&name, LARGEST_MANIFEST)) {
             Ok(Some(bytes)) => bytes,
@@ -119,7 +121,15 @@ impl Store {
         if GenerationId::of(&bytes) != id {
             return Err(StoreError::damaged(Some(id), name, "it does not hash to the generation's id"));
         }
-        Manifest::parse(&bytes).map_err(|e| StoreError::damaged(Some(id), name, &e))
+        let mut held = self.held.lock().expect("no thread panics");
+        if let Some(manifest) = held.get(&id).and_then(Weak::upgrade) {
+            return Ok(manifest);
+        }
+        let manifest = Manifest::parse(&bytes).map_err(|e| StoreError::damaged(Some(id), name, &e))?;
+        let manifest = Arc::new(manifest);
+        held.retain(|_, manifest| manifest.strong_count() > 0);
+        held.insert(id, Arc::downgrade(&manifest));
+        Ok(manifest)
     }
 
     /// How generation `id` came here.
@@ -137,7 +147,7 @@ impl Store {
 
     /// The content of one file of generation `id`, through the links in it: what was pushed, or damage.
     pub fn read_file(&self, id: GenerationId, path: &RelPath) -> Result<Vec<u8>, StoreError> {
-        self.read_listed(id, &self.manifest(id)?, path)
+        self.read_listed(id, &*self.manifest(id)?, path)
     }
 
     /// The same, where the generation's manifest is at hand.

@@ -1,8 +1,9 @@
 //! A store at hand: making it, opening it, and the right to write.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::brief::Reading;
 use super::due::Due;
@@ -10,6 +11,7 @@ use super::error::StoreError;
 use super::rights::Access;
 use super::staging;
 use crate::fsx::{self, Dir, FsError, Lock, Meta};
+use crate::model::{GenerationId, Manifest};
 
 const FORMAT: &str = "pointsman-store 1\n";
 pub(super) const DIRECTORIES: [&str; 6] = ["generations", "loaded", "events", "tags", "rejected", "tmp"];
@@ -29,6 +31,8 @@ pub struct Store {
     access: Option<Arc<Access>>,
     /// what this process has read of the history
     pub(super) reading: Arc<Mutex<Reading>>,
+    /// the manifests that somebody in this process holds
+    pub(super) held: Arc<Mutex<HashMap<GenerationId, Weak<Manifest>>>>,
 }
 
 /// A store, and the right to write in it: its owner, in a run directory of this boot. Everything a
@@ -99,6 +103,7 @@ impl Store {
             run: Arc::new(run.to_owned()),
             access: None,
             reading: Arc::default(),
+            held: Arc::default(),
         })
     }
 

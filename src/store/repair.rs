@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
+use std::sync::Arc;
 
 use super::arrival::Place;
 use super::assembly::{Assembly, Trouble};
@@ -53,7 +54,7 @@ pub struct Repaired {
 /// A damaged generation whose manifest and record are at hand.
 struct Plan {
     id: GenerationId,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     text: Vec<u8>,
     record: Vec<u8>,
     /// what is known no more
@@ -224,7 +225,7 @@ impl Writer {
         };
         let manifest = match (self.manifest(id), pushed) {
             (Ok(manifest), _) => manifest,
-            (Err(StoreError::Damaged(_)), Some((manifest, _))) => manifest.clone(),
+            (Err(StoreError::Damaged(_)), Some((manifest, _))) => Arc::new(manifest.clone()),
             (Err(StoreError::Damaged(_)), None) => return Ok(None),
             (Err(error), _) => return Err(error.into()),
         };
