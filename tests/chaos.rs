@@ -330,17 +330,22 @@ impl Chaos {
         least
     }
 
+    /// A file of an event, which may have been put away.
+    fn event_file(&self, number: u64, rest: &str) -> Option<Vec<u8>> {
+        let places = ["events", "events/finished"].map(|place| format!("store/{place}/{number}.{rest}"));
+        places.iter().find_map(|place| std::fs::read(self.sandbox.path(place)).ok())
+    }
+
     /// Each event has one verdict, the one that it had before; none is stuck.
     fn verdicts(&self, before: &mut BTreeMap<u64, Value>) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::<String, usize>::new();
         for number in 1.. {
-            if !self.sandbox.path(&format!("store/events/{number}.json")).exists() {
-                return counts;
-            }
-            let path = self.sandbox.path(&format!("store/events/{number}.outcome.json"));
+            let Some(_) = self.event_file(number, "json") else { return counts };
             // a manager that was asked by HUP, or mends something, asks when it likes
-            common::until(&format!("the verdict of event {number}"), || path.exists());
-            let outcome: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            let verdict = || self.event_file(number, "outcome.json").is_some();
+            common::until(&format!("the verdict of event {number}"), verdict);
+            let bytes = self.event_file(number, "outcome.json").unwrap();
+            let outcome: Value = serde_json::from_slice(&bytes).unwrap();
             assert_ne!(outcome["verdict"], "stuck", "{outcome:#}");
             *counts.entry(outcome["verdict"].as_str().unwrap().to_owned()).or_default() += 1;
             let known = before.entry(number).or_insert_with(|| outcome.clone());

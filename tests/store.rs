@@ -549,7 +549,7 @@ fn s11_a_verdict_is_written_once() {
     let second = writer.conclude(&outcome(&event, Verdict::Failed));
     assert!(matches!(second, Err(EventError::AlreadyConcluded { number: 1 })));
     assert_eq!(writer.outcome(1).unwrap(), Some(first.clone()));
-    assert_eq!(writer.outcomes().unwrap(), [first]);
+    assert_eq!(writer.last_outcome().unwrap(), Some(first));
     assert!(writer.pending().unwrap().is_empty());
     let history = writer.history().unwrap();
     assert_eq!(history[0].end.as_ref().unwrap().verdict, Verdict::Good);
@@ -585,6 +585,152 @@ fn s11_what_a_power_cut_left_of_a_verdict_that_nobody_was_told_of_is_none() {
     fs::write(&file, &whole[..100]).unwrap();
     let writer = sandbox.store().writer("boot-9").unwrap();
     assert_eq!(writer.outcome(1).unwrap_err().kind(), Kind::Damaged);
+}
+
+/// What the store says of its events.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    history: Vec<pointsman::store::HistoryEntry>,
+    good: Vec<GenerationId>,
+    last_good: Option<GenerationId>,
+    unconfirmed: Option<pointsman::store::Unconfirmed>,
+    pending: Vec<Event>,
+    last: Option<Outcome>,
+    first: (Option<Event>, usize, Option<Outcome>),
+}
+
+fn seen(store: &Store) -> Seen {
+    Seen {
+        history: store.history().unwrap(),
+        good: store.good_stack().unwrap(),
+        last_good: store.last_good().unwrap(),
+        unconfirmed: store.unconfirmed().unwrap(),
+        pending: store.pending().unwrap(),
+        last: store.last_outcome().unwrap(),
+        first: (store.event(1).unwrap(), store.marks(1).unwrap().len(), store.outcome(1).unwrap()),
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    assert!(std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// The names in `events/`, and what was put away.
+fn recent_and_finished(sandbox: &Sandbox) -> (Vec<String>, Vec<String>) {
+    let names = |path: &str| {
+        let entries = fs::read_dir(sandbox.path(path)).map(|entries| entries.map(|entry| entry.unwrap()));
+        let files = entries.into_iter().flatten().filter(|entry| entry.file_type().unwrap().is_file());
+        files.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    (names("store/events"), names("store/events/finished"))
+}
+
+#[test]
+fn s28_what_is_put_away_half_way_is_what_it_was() {
+    let sandbox = Sandbox::new();
+    let (a, b) = (sandbox.generation("a"), sandbox.generation("b"));
+    let writer = sandbox.writer();
+    let begun = Mark::Begun { boot: "boot-1".into() };
+    for n in 0..63 {
+        let event = writer.accept(draft(if n % 2 == 0 { a } else { b })).unwrap();
+        writer.mark(event.number, &begun).unwrap();
+        writer.conclude(&outcome(&event, Verdict::Good)).unwrap();
+    }
+    // what was never accepted has a number all the same
+    fs::write(sandbox.path("store/events/7.json"), "").unwrap();
+    fs::remove_file(sandbox.path("store/events/7.outcome.json")).unwrap();
+    let before = seen(&sandbox.store());
+    for number in (1..=32).filter(|number| *number != 9) {
+        for rest in ["json", "steps", "outcome.json"] {
+            let (from, to) = ("store/events", "store/events/finished");
+            fs::create_dir_all(sandbox.path(to)).unwrap();
+            let name = format!("{number}.{rest}");
+            if number != 7 || rest != "outcome.json" {
+                fs::rename(sandbox.path(&format!("{from}/{name}")), sandbox.path(&format!("{to}/{name}")))
+                    .unwrap();
+            }
+            assert_eq!(seen(&sandbox.store()), before, "up to {name}");
+            assert_eq!(seen(&writer), before, "up to {name}, with what was read before");
+        }
+    }
+    // with the next one, the rest follows
+    let event = writer.accept(draft(b)).unwrap();
+    assert_eq!(event.number, 64);
+    writer.conclude(&outcome(&event, Verdict::Failed)).unwrap();
+    let (recent, finished) = recent_and_finished(&sandbox);
+    assert!(!recent.contains(&"9.json".to_owned()) && finished.contains(&"9.json".to_owned()));
+    assert_eq!((recent.len(), finished.len()), (3 * 32, 3 * 32 - 1), "{recent:?}");
+    let after = seen(&sandbox.store());
+    assert_eq!((after.history.len(), &after.good, &after.first), (64, &before.good, &before.first));
+    assert!(writer.verify(None).unwrap().is_empty());
+    assert!(matches!(
+        writer.conclude(&outcome(&before.first.0.unwrap(), Verdict::Good)),
+        Err(EventError::AlreadyConcluded { number: 1 })
+    ));
+    // an emptied directory does not give numbers again
+    for name in recent {
+        fs::remove_file(sandbox.path(&format!("store/events/{name}"))).unwrap();
+    }
+    assert_eq!(writer.accept(draft(b)).unwrap().number, 33);
+    assert_eq!(seen(&sandbox.store()).good, before.good);
+}
+
+#[test]
+fn s28_what_came_last_is_what_the_whole_history_says() {
+    let sandbox = Sandbox::new();
+    let ids: Vec<_> = ["a", "b", "c"].iter().map(|name| sandbox.generation(name)).collect();
+    let writer = sandbox.writer();
+    let mut dice = 7u64;
+    let mut roll = |sides: u64| {
+        dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (dice >> 33) % sides
+    };
+    for n in 1..=400 {
+        // long times in which nothing is decided, too
+        let verdict = match roll(if n % 200 < 90 { 5 } else { 500 }) {
+            0 | 1 => Verdict::Good,
+            2 => Verdict::Unconfirmed,
+            3 => Verdict::PointerOnly,
+            _ => Verdict::Reverted,
+        };
+        let request = match roll(6) {
+            0 => Request::Rollback,
+            1 => Request::Restart,
+            2 => Request::Start,
+            3 => Request::Stop,
+            _ => Request::Activate,
+        };
+        let target = ids[roll(3) as usize];
+        let event = writer.accept(EventDraft { request, ..draft(target) }).unwrap();
+        assert_eq!(event.number, n);
+        writer.conclude(&outcome(&event, verdict)).unwrap();
+        let store = sandbox.store();
+        let latest = (store.last_good().unwrap(), store.unconfirmed().unwrap());
+        assert_eq!((writer.last_good().unwrap(), writer.unconfirmed().unwrap()), latest, "after {n}");
+        assert_eq!(latest.0, store.good_stack().unwrap().pop(), "after {n}");
+        if n % 20 == 0 {
+            // the same events, none of them put away
+            let whole = Sandbox::new();
+            copy_all(&sandbox.path("store"), &whole.path("store"));
+            for name in recent_and_finished(&whole).1 {
+                let (from, to) = (format!("store/events/finished/{name}"), format!("store/events/{name}"));
+                fs::rename(whole.path(&from), whole.path(&to)).unwrap();
+            }
+            let _ = fs::remove_dir(whole.path("store/events/finished"));
+            fs::remove_file(whole.path("store/history")).unwrap();
+            assert_eq!(whole.store().unconfirmed().unwrap(), latest.1, "after {n}");
+        }
+    }
+    assert!(recent_and_finished(&sandbox).0.len() <= 3 * 96);
+    // a history that lacks what was put away is not believed
+    let before = sandbox.store().last_good().unwrap();
+    let text = fs::read_to_string(sandbox.path("store/history")).unwrap();
+    for gone in [0..403, 3..403, 200..403, 200..355] {
+        let lines = text.split_inclusive('\n').enumerate().filter(|(at, _)| !gone.contains(at));
+        fs::write(sandbox.path("store/history"), lines.map(|(_, line)| line).collect::<String>()).unwrap();
+        assert_eq!(sandbox.store().last_good().unwrap(), before, "without the lines {gone:?}");
+    }
 }
 
 #[test]

@@ -123,12 +123,12 @@ pub(super) fn prepare(
     {
         return Err(ManagerError::Refused { why });
     }
-    let brief = store.brief()?;
+    let latest = store.latest()?;
     let last_good = match (wish.request, &wish.how.repair) {
         // a repair has no way back
         (_, Some(_)) => Some(wish.target),
         (Request::Start, None) => fallback(store, wish.target)?,
-        _ => brief.last_good(),
+        _ => latest.last_good,
     };
     let back = way_back(wish.request, wish.target, wish.from, last_good);
     let back = match back.filter(|_| !wish.how.pointer_only) {
@@ -212,7 +212,7 @@ pub(super) fn prepare(
         true => external::drifted(&target.external, &external::proven(store, wish.target)?),
         false => Vec::new(),
     };
-    let unconfirmed = confirmation::of(store, brief.unconfirmed())?.filter(|open| open.target == wish.target);
+    let unconfirmed = confirmation::of(store, latest.unconfirmed)?.filter(|open| open.target == wish.target);
     // only an activation proves what is in force already
     let unproven = wish.request == Request::Activate
         && wish.current == Some(wish.target)

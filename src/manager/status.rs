@@ -124,7 +124,7 @@ pub fn report(service: &Service) -> Result<StatusReport, ManagerError> {
         }
     };
     // what was decided elsewhere says nothing of this service
-    let last = store.outcomes()?.into_iter().rfind(|outcome| outcome.imported.is_none());
+    let last = store.last_outcome()?;
     let last = last.map(|outcome| LastVerdict {
         event: outcome.event,
         verdict: outcome.verdict,

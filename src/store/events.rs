@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::error::{Kind, StoreError};
+use super::finished::{FINISHED, Lying};
 use super::open::{Store, Writer};
 use super::{lines, staging};
 use crate::fsx::{self, FsError};
@@ -118,12 +119,8 @@ pub(super) fn is_torn(bytes: &[u8]) -> bool {
 impl Store {
     /// Event `number`; `None` where there is none, or only what a power cut has left of one that was never accepted.
     pub fn event(&self, number: u64) -> Result<Option<Event>, StoreError> {
-        let name = format!("events/{number}.json");
-        let Some(bytes) =
-            fsx::optional(self.root.read(&name, LARGEST_EVENT)).map_err(StoreError::io("read an event"))?
-        else {
-            return Ok(None);
-        };
+        let file = self.read_event_file(number, "json", LARGEST_EVENT);
+        let Some((name, bytes)) = file.map_err(StoreError::io("read an event"))? else { return Ok(None) };
         if is_torn(&bytes) {
             return Ok(None);
         }
@@ -139,8 +136,9 @@ impl Store {
     /// The events without an outcome, by number.
     pub fn pending(&self) -> Result<Vec<Event>, StoreError> {
         let mut pending = Vec::new();
-        for (number, files) in self.event_files()? {
-            if files.event && !files.outcome {
+        for (number, files) in self.event_files(Lying::Recent)? {
+            // it may have been finished and put away while they were listed
+            if files.event && !files.outcome && self.outcome(number)?.is_none() {
                 pending.extend(self.event(number)?);
             }
         }
@@ -149,10 +147,9 @@ impl Store {
 
     /// The marks of event `number`, in order. What a crash left of the last one is not there.
     pub fn marks(&self, number: u64) -> Result<Vec<Mark>, StoreError> {
-        let name = format!("events/{}", steps_of(number));
-        let bytes = fsx::optional(self.root.read(&name, LARGEST_STEPS))
-            .map_err(StoreError::io("read the steps of an event"))?
-            .unwrap_or_default();
+        let file = self.read_event_file(number, "steps", LARGEST_STEPS);
+        let file = file.map_err(StoreError::io("read the steps of an event"))?;
+        let (name, bytes) = file.unwrap_or_default();
         let lines = lines::parse(&bytes);
         if let Some(line) = lines.damaged {
             return Err(StoreError::damaged(None, &name, &format!("line {line} is not as it was written")));
@@ -162,10 +159,10 @@ impl Store {
     }
 
     /// Every event number and which files it has, by number.
-    pub(super) fn event_files(&self) -> Result<Vec<(u64, EventFiles)>, StoreError> {
+    pub(super) fn event_files(&self, lying: Lying) -> Result<Vec<(u64, EventFiles)>, StoreError> {
         let mut files: Vec<(u64, EventFiles)> = Vec::new();
         // steps: the number counts, nothing else
-        self.each_event_file(|number, rest| {
+        self.each_event_file(lying, |number, rest| {
             files.push((number, EventFiles { event: rest == "json", outcome: rest == "outcome.json" }));
         })?;
         files.sort_unstable_by_key(|(number, _)| *number);
@@ -181,8 +178,12 @@ impl Store {
     }
 
     /// Calls `each` with the number and the rest of the name of every file of an event, in no order.
-    pub(super) fn each_event_file(&self, mut each: impl FnMut(u64, &str)) -> Result<(), StoreError> {
-        let named = |name: &[u8]| {
+    pub(super) fn each_event_file(
+        &self,
+        lying: Lying,
+        mut each: impl FnMut(u64, &str),
+    ) -> Result<(), StoreError> {
+        let mut named = |name: &[u8]| {
             let parts = std::str::from_utf8(name).ok().and_then(|name| name.split_once('.'));
             if let Some((number, rest)) = parts
                 && let Ok(number) = number.parse()
@@ -190,13 +191,25 @@ impl Store {
                 each(number, rest);
             }
         };
-        self.part("events")?.for_each_name(named).map_err(StoreError::io("list the events"))
+        let io = StoreError::io("list the events");
+        self.part("events")?.for_each_name(&mut named).map_err(&io)?;
+        // after: what is put away meanwhile is seen twice, not missed
+        if lying == Lying::Anywhere
+            && let Some(finished) = fsx::optional(self.root.dir(FINISHED)).map_err(&io)?
+        {
+            finished.for_each_name(&mut named).map_err(&io)?;
+        }
+        Ok(())
     }
 
     /// The highest number that an event has; 0: there is none.
     fn highest_number(&self) -> Result<u64, StoreError> {
         let mut highest = 0;
-        self.each_event_file(|number, _| highest = highest.max(number))?;
+        self.each_event_file(Lying::Recent, |number, _| highest = highest.max(number))?;
+        if highest == 0 {
+            // the highest is never put away; but somebody may have emptied the directory
+            self.each_event_file(Lying::Anywhere, |number, _| highest = highest.max(number))?;
+        }
         Ok(highest)
     }
 }

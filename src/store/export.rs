@@ -7,6 +7,7 @@ use tar::{EntryType, Header};
 
 use super::bundle::{self, FirstSeen, Meter, Origin, Tally};
 use super::error::{Damage, Kind, StoreError};
+use super::finished::Lying;
 use super::generation::LARGEST_MANIFEST;
 use super::members::BLOCK;
 use super::open::Store;
@@ -132,8 +133,12 @@ impl Store {
         export: &mut Export<'_>,
         ids: Option<&[GenerationId]>,
     ) -> Result<(), ExportError> {
-        let read = |name: &str, limit| self.root.read(name, limit).map_err(StoreError::io("read an event"));
-        for (number, files) in self.event_files()? {
+        let gone = || StoreError::damaged(None, "events", "an event has gone meanwhile");
+        let read = |number, rest, limit| {
+            let file = self.read_event_file(number, rest, limit).map_err(StoreError::io("read an event"))?;
+            file.map(|(_, bytes)| bytes).ok_or_else(gone)
+        };
+        for (number, files) in self.event_files(Lying::Anywhere)? {
             let Some(outcome) = files.outcome.then(|| self.outcome(number)).transpose()?.flatten() else {
                 continue;
             };
@@ -143,10 +148,10 @@ impl Store {
             if files.event {
                 let name = format!("events/{number}.json");
                 self.event(number)?;
-                export.record(&name, &read(&name, events::LARGEST_EVENT)?)?;
+                export.record(&name, &read(number, "json", events::LARGEST_EVENT)?)?;
             }
             let name = format!("events/{number}.outcome.json");
-            export.record(&name, &read(&name, outcome::LARGEST)?)?;
+            export.record(&name, &read(number, "outcome.json", outcome::LARGEST)?)?;
             export.tally.outcomes += 1;
         }
         Ok(())

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use super::finished::Lying;
 use super::lines;
 use super::open::{Store, Writer};
 use crate::fsx::{self, FsError, Lock};
@@ -238,7 +239,7 @@ impl Store {
             ledger.pushes.push(push.clone());
             ledger.missing.push(Record::Push(push));
         }
-        for (number, files) in self.event_files()? {
+        for (number, files) in self.event_files(Lying::Anywhere)? {
             if ledger.finished.contains_key(&number) {
                 continue;
             }
@@ -275,6 +276,11 @@ impl Writer {
         Lock::exclusive(self.run(), HISTORY_LOCK)
     }
 
+    /// The lock on the end of `history`; `None` where somebody has it.
+    pub(super) fn try_history_lock(&self) -> Result<Option<Lock>, FsError> {
+        Lock::try_exclusive(self.run(), HISTORY_LOCK)
+    }
+
     /// Appends one record. It is not flushed: what a power cut takes of the index, the first writer after it
     /// reads from what it tells of. The caller has had `lock` from [`Writer::owe_a_line`] since before that became
     /// visible: nobody takes the line for lost and adds it too.
@@ -307,7 +313,7 @@ impl Writer {
     /// writer looks again.
     pub(super) fn complete_history(&self) -> Result<(), StoreError> {
         let io = StoreError::io("complete the history");
-        let Some(lock) = Lock::try_exclusive(self.run(), HISTORY_LOCK).map_err(&io)? else { return Ok(()) };
+        let Some(lock) = self.try_history_lock().map_err(&io)? else { return Ok(()) };
         self.append_missing()?;
         lock.note(false).map_err(io)
     }

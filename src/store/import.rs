@@ -6,6 +6,7 @@ use std::io::Read;
 use super::arrival::{Arrived, Place};
 use super::bundle::{ImportError, Meter, Origin};
 use super::error::StoreError;
+use super::finished::Lying;
 use super::history::Record;
 use super::incoming::{Received, receive};
 use super::open::Writer;
@@ -153,7 +154,7 @@ impl Writer {
         };
         let mut here = HashSet::new();
         let mut number = 0;
-        for (found, files) in self.event_files()? {
+        for (found, files) in self.event_files(Lying::Anywhere)? {
             number = found;
             // one that cannot be read is not known: `verify` names it
             if files.outcome

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod export;
 mod feed;
+mod finished;
 mod flush;
 mod gc;
 mod generation;
@@ -47,7 +48,7 @@ mod verify;
 mod vetoes;
 
 pub use aside::Freed;
-pub use brief::{Brief, Unconfirmed};
+pub use brief::{Latest, Unconfirmed};
 pub use bundle::{ImportError, Meter, Origin};
 pub use error::{Damage, Kind, StoreError};
 pub use events::{EventDraft, EventError};

@@ -2,6 +2,7 @@
 
 use super::error::StoreError;
 use super::events::{EventError, is_torn};
+use super::finished::Lying;
 use super::history::Record;
 use super::open::{Store, Writer};
 use crate::fsx;
@@ -13,12 +14,8 @@ impl Store {
     /// The outcome of event `number`; `None` where it has none yet, or only what a power cut has left of one that
     /// nobody was told of.
     pub fn outcome(&self, number: u64) -> Result<Option<Outcome>, StoreError> {
-        let name = format!("events/{number}.outcome.json");
-        let Some(bytes) =
-            fsx::optional(self.root.read(&name, LARGEST)).map_err(StoreError::io("read an outcome"))?
-        else {
-            return Ok(None);
-        };
+        let file = self.read_event_file(number, "outcome.json", LARGEST);
+        let Some((name, bytes)) = file.map_err(StoreError::io("read an outcome"))? else { return Ok(None) };
         if is_torn(&bytes) {
             return Ok(None);
         }
@@ -31,15 +28,17 @@ impl Store {
         Ok(Some(outcome))
     }
 
-    /// Every outcome, by event number.
-    pub fn outcomes(&self) -> Result<Vec<Outcome>, StoreError> {
-        let mut outcomes = Vec::new();
-        for (number, files) in self.event_files()? {
-            if files.outcome {
-                outcomes.extend(self.outcome(number)?);
+    /// The outcome with the highest number that was decided here.
+    pub fn last_outcome(&self) -> Result<Option<Outcome>, StoreError> {
+        for lying in [Lying::Recent, Lying::Anywhere] {
+            for (number, _) in self.event_files(lying)?.into_iter().rev().filter(|(_, files)| files.outcome) {
+                let outcome = self.outcome(number)?;
+                if outcome.as_ref().is_some_and(|outcome| outcome.imported.is_none()) {
+                    return Ok(outcome);
+                }
             }
         }
-        Ok(outcomes)
+        Ok(None)
     }
 }
 
@@ -64,7 +63,8 @@ impl Writer {
         let tmp = self.part("tmp").map_err(EventError::Store)?;
         let events = self.part("events").map_err(EventError::Store)?;
         let name = format!("{number}.outcome.json");
-        if events.exists(&name).map_err(&io)? {
+        let concluded = self.read_event_file(number, "outcome.json", LARGEST).map_err(&io)?;
+        if concluded.is_some() {
             return Err(EventError::AlreadyConcluded { number });
         }
         let is_own = self.due().is_own(number);
@@ -96,8 +96,11 @@ impl Writer {
             true => self.flush_outcome(&events, number, &name),
             false => events.sync(),
         };
+        drop(history);
         durable.map_err(|source| EventError::NotDurable { number, source })?;
-        remembered.map_err(|source| EventError::NotInHistory { number, source })
+        remembered.map_err(|source| EventError::NotInHistory { number, source })?;
+        let _ = self.put_away_before(number); // else the next time
+        Ok(())
     }
 
     /// Removes what a power cut has left of outcomes that nobody was told of: their events are pending again.
@@ -105,7 +108,8 @@ impl Writer {
         let io = StoreError::io("remove a torn outcome");
         let events = self.part("events")?;
         let mut outcomes = Vec::new();
-        self.each_event_file(|number, rest| {
+        // what was put away was durable before
+        self.each_event_file(Lying::Recent, |number, rest| {
             if rest == "outcome.json" {
                 outcomes.push(number);
             }

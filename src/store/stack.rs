@@ -15,17 +15,16 @@ impl Store {
 
     /// The generation that was last proven good, if any ever was.
     pub fn last_good(&self) -> Result<Option<GenerationId>, StoreError> {
-        Ok(self.brief()?.last_good())
+        Ok(self.latest()?.last_good)
     }
 }
 
 impl Brief {
-    fn good_stack(&self) -> Vec<GenerationId> {
+    pub(super) fn good_stack(&self) -> Vec<GenerationId> {
         standing(stack(self.decided.values().copied()), &self.there)
     }
 
-    /// As [`Store::last_good`].
-    pub fn last_good(&self) -> Option<GenerationId> {
+    pub(super) fn last_good(&self) -> Option<GenerationId> {
         self.good_stack().pop()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::{Damage, StoreError};
+use super::finished::Lying;
 use super::open::{DIRECTORIES, Store};
 use super::shared::Known;
 use super::{history, lines, links, scan};
@@ -67,7 +68,7 @@ impl Store {
                 errors.extend(self.tagged(&tag).err());
             }
         }
-        for (number, _) in self.event_files()? {
+        for (number, _) in self.event_files(Lying::Anywhere)? {
             errors.extend(self.event(number).err());
             errors.extend(self.marks(number).err());
             errors.extend(self.outcome(number).err());
