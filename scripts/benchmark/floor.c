@@ -4,6 +4,9 @@
 //   floor link BASE SOURCE TARGET    the same, but what is the same in BASE is a hard link to there
 //   floor copy SOURCE TARGET         as write, with the reading: files that no memory shall hold
 //   floor swap DIRECTORY TIMES       the median of: symlink, rename over `current`, fsync of the directory
+//   floor activate DIRECTORY TREE TIMES
+//                                    the median of: every file of TREE is read; a record is written and flushed, and its
+//                                    name; as swap; another record
 #define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
@@ -118,6 +121,51 @@ static double swap(const char *dir, int times) {
   return took[times / 2];
 }
 
+static char *chunk;
+static size_t longest = 1 << 20;
+
+static int look(const char *path, const struct stat *meta, int kind, struct FTW *at) {
+  (void)at;
+  if (kind != FTW_F) return 0;
+  int fd = open(path, O_RDONLY);
+  if (fd < 0) err(1, "%s", path);
+  for (off_t left = meta->st_size; left > 0;) {
+    ssize_t n = read(fd, chunk, longest);
+    if (n <= 0) err(1, "%s", path);
+    left -= n;
+  }
+  return close(fd);
+}
+
+static void record(int dir, const char *name) {
+  static char text[400];
+  memset(text, 'x', sizeof text);
+  int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL, 0444);
+  if (fd < 0) err(1, "%s", name);
+  put(fd, text, sizeof text);
+  if (fsync(fd) || close(fd) || fsync(dir)) err(1, "%s", name);
+}
+
+static double activate(const char *dir, const char *of, int times) {
+  double *took = calloc(times, sizeof *took);
+  chunk = malloc(longest);
+  int fd = open(dir, O_RDONLY | O_DIRECTORY);
+  if (!took || !chunk || fd < 0) err(1, "%s", dir);
+  for (int i = 0; i < times; i++) {
+    char event[32], outcome[32];
+    snprintf(event, sizeof event, "%d", i);
+    snprintf(outcome, sizeof outcome, "%d.outcome", i);
+    double start = now();
+    if (nftw(of, look, 64, FTW_PHYS)) err(1, "%s", of);
+    record(fd, event);
+    if (symlinkat(i % 2 ? "gen-1" : "gen-2", fd, ".next") || renameat(fd, ".next", fd, "current") || fsync(fd)) err(1, "swap");
+    record(fd, outcome);
+    took[i] = now() - start;
+  }
+  qsort(took, times, sizeof *took, by_size);
+  return took[times / 2];
+}
+
 int main(int argc, char **argv) {
   const char *what = argc > 3 ? argv[1] : "";
   double took;
@@ -125,6 +173,7 @@ int main(int argc, char **argv) {
   else if (!strcmp(what, "copy") && argc == 4) took = tree(NULL, argv[2], argv[3], 0);
   else if (!strcmp(what, "link") && argc == 5) took = tree(argv[2], argv[3], argv[4], 1);
   else if (!strcmp(what, "swap") && argc == 4 && atoi(argv[3]) > 0) took = swap(argv[2], atoi(argv[3]));
+  else if (!strcmp(what, "activate") && argc == 5 && atoi(argv[4]) > 0) took = activate(argv[2], argv[3], atoi(argv[4]));
   else errx(2, "see the head of floor.c");
   printf("%.9f\n", took);
   return 0;

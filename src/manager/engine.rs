@@ -15,7 +15,7 @@ use crate::model::{
     BootTime, Event, GenerationId, Mark, Outcome, Repair, Request, Retention, Stage, StepReport, Verdict,
     chain,
 };
-use crate::store::{EventError, StoreError, Writer};
+use crate::store::{Ahead, EventError, StoreError, Writer};
 use crate::supervise::{WorkerReport, oneshot};
 
 use super::facts::{Prepared, Takes, Wish, launchable, prepare};
@@ -92,6 +92,9 @@ impl Engine<'_> {
     }
 
     fn run(&self, event: &Event, marks: &[Mark], progress: &mut Progress<'_>) -> Result<(), ManagerError> {
+        // while it is planned, the target is read
+        let fresh = marks.is_empty() && matches!(event.request, Request::Activate | Request::Rollback);
+        let ahead = fresh.then(|| self.service.store.look_ahead(event.target)).flatten();
         let standing = self.service.standing()?;
         let current = standing.current;
         if event.request == Request::Confirm {
@@ -229,7 +232,7 @@ impl Engine<'_> {
             Recovery::Undo { stage, why, .. } => undo(plan, stage, why),
             Recovery::Run | Recovery::Finish { .. } | Recovery::Fail { .. } => begin(plan),
         };
-        self.carry_out(event, &prepared, activation, actions, progress)
+        self.carry_out(event, &prepared, ahead, activation, actions, progress)
     }
 
     /// Says of what is in force unconfirmed that it may stay. What only takes away was left to this moment.
@@ -330,6 +333,7 @@ impl Engine<'_> {
         &self,
         event: &Event,
         prepared: &Prepared,
+        ahead: Option<Ahead>,
         activation: Activation,
         actions: Vec<Action>,
         progress: &mut Progress<'_>,
@@ -373,6 +377,7 @@ impl Engine<'_> {
             held: None,
             beside: None,
             turned_back: false,
+            ahead,
         };
         outside.follow();
         let result = Run::new(self, event, outside, progress).finish(activation, actions, &inbox);

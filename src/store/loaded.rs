@@ -1,6 +1,7 @@
 //! Loader outputs: made in a staging directory, sealed under their key, never changed after.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::{Damage, StoreError};
 use super::flush::{self, Written};
@@ -96,7 +97,7 @@ impl Writer {
     pub fn seal_loaded(&self, staging: Staging, key: LoadedKey) -> Result<(), StoreError> {
         let io = StoreError::io("seal the loader's output");
         let _lock = self.store_lock().map_err(&io)?;
-        let tree = staging.dir().dir("tree").map_err(&io)?;
+        let tree = Arc::new(staging.dir().dir("tree").map_err(&io)?);
         let manifest = seal(&tree, &staging.path().to_string_lossy())?;
         staging.dir().write_unflushed("manifest", manifest.text().as_bytes(), 0o444).map_err(&io)?;
         let written = Written { inodes: manifest.len(), bytes: manifest.bytes() };
@@ -116,12 +117,12 @@ impl Writer {
 
 /// Makes everything beneath `tree` read-only and lists it. Absolute links to `own`, where the tree is now,
 /// become relative.
-fn seal(tree: &Dir, own: &str) -> Result<Manifest, StoreError> {
+fn seal(tree: &Arc<Dir>, own: &str) -> Result<Manifest, StoreError> {
     let io = StoreError::io("seal the loader's output");
     let bad = |path: &str, what: &str| StoreError::damaged(None, format!("{{loaded}}/{path}"), what);
     let mut entries = Vec::new();
     let mut directories = Vec::new();
-    for found in scan::scan(tree, usize::MAX).map_err(&io)? {
+    for found in scan::scan(Arc::clone(tree), usize::MAX).map_err(&io)? {
         let path = found
             .path
             .map_err(|shown| bad(&shown, "a name without control characters, in UTF-8, is needed"))?;

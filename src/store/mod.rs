@@ -67,3 +67,4 @@ pub use resolve::RefError;
 pub use rights::Access;
 pub use roots::{Reason, Running};
 pub use staging::Staging;
+pub use verify::Ahead;

@@ -1,7 +1,9 @@
 //! Reading a tree that lies in the store: every path with its facts and content hash.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::thread::JoinHandle;
 
 use super::content::hash_rest;
 use super::rights::{Access, DIR_MODE, file_mode, shared};
@@ -28,6 +30,7 @@ pub(super) enum What {
 
 /// From so many paths on, two threads read them: below it, starting one costs more.
 const WORTH_A_THREAD: usize = 64;
+const SOUND: &str = "reading does not panic";
 /// So many files are taken at once.
 const TAKEN: usize = 32;
 /// Up to this length a file is read with one call.
@@ -37,42 +40,67 @@ const AT_ONCE: u64 = 128 * 1024;
 ///
 /// # Errors
 /// Missing rights. What a broken disk does not give is [`What::Unreadable`].
-pub(super) fn scan(tree: &Dir, expected: usize) -> Result<Vec<Found>, FsError> {
+pub(super) fn scan(tree: Arc<Dir>, expected: usize) -> Result<Vec<Found>, FsError> {
     scan_knowing(tree, expected, &mut Known::default())
 }
 
 /// As [`scan`], reading no inode that is `known`.
-pub(super) fn scan_knowing(tree: &Dir, expected: usize, known: &mut Known) -> Result<Vec<Found>, FsError> {
-    let scan = Scan { tree, known, queue: Mutex::default(), news: Condvar::new() };
-    scan.queue().left.push(Left::Dir(None));
-    let mut found = if expected < WORTH_A_THREAD {
-        scan.take_part()?
-    } else {
-        // two threads hash as fast as the page cache gives on the machines measured
-        let (one, other) = std::thread::scope(|scope| {
-            let one = std::thread::Builder::new().spawn_scoped(scope, || scan.take_part());
-            let other = scan.take_part();
-            // where no thread is to be had, all was done here
-            (one.map_or(Ok(Vec::new()), |one| one.join().expect("reading does not panic")), other)
+pub(super) fn scan_knowing(
+    tree: Arc<Dir>,
+    expected: usize,
+    known: &mut Known,
+) -> Result<Vec<Found>, FsError> {
+    Begun::new(tree, expected, std::mem::take(known)).finish(known)
+}
+
+/// A tree that another thread has begun to read. Dropped, it is not read on.
+pub(super) struct Begun {
+    scan: Arc<Scan>,
+    other: Option<JoinHandle<Result<Vec<Found>, FsError>>>,
+}
+
+impl Begun {
+    /// Begins to read `tree` on another thread, where about so many paths as are `expected` are worth one, and one is to
+    /// be had.
+    pub(super) fn new(tree: Arc<Dir>, expected: usize, known: Known) -> Begun {
+        let queue = Mutex::new(Queue { left: vec![Left::Dir(None)], ..Queue::default() });
+        let scan = Arc::new(Scan { tree, known: RwLock::new(known), queue, news: Condvar::new() });
+        let other = (expected >= WORTH_A_THREAD).then(|| {
+            let scan = Arc::clone(&scan);
+            std::thread::Builder::new().spawn(move || scan.take_part()).ok()
         });
-        let mut found = one?;
-        found.extend(other?);
-        found
-    };
-    for file in &found {
-        if let What::File(hash) = file.what {
-            known.learn(&file.meta, hash);
-        }
+        Begun { scan, other: other.flatten() }
     }
-    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
+
+    /// Reads the rest, as [`scan`]; `known` is given back with what was learnt.
+    pub(super) fn finish(mut self, known: &mut Known) -> Result<Vec<Found>, FsError> {
+        // two threads hash as fast as the page cache gives on the machines measured
+        let here = self.scan.take_part();
+        let there = self.other.take().map_or(Ok(Vec::new()), |other| other.join().expect(SOUND));
+        *known = std::mem::take(&mut *self.scan.known.write().expect(SOUND));
+        let (mut found, there) = (here?, there?);
+        found.extend(there);
+        for file in &found {
+            if let What::File(hash) = file.what {
+                known.learn(&file.meta, hash);
+            }
+        }
+        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.scan.stop();
+    }
 }
 
 /// A tree that is read by one or more threads: whichever is free takes what is next, so that nobody waits for one
 /// that gets no processor.
-struct Scan<'a> {
-    tree: &'a Dir,
-    known: &'a Known,
+struct Scan {
+    tree: Arc<Dir>,
+    known: RwLock<Known>,
     queue: Mutex<Queue>,
     news: Condvar,
 }
@@ -84,20 +112,21 @@ struct Queue {
     busy: usize,
     /// how many wait for more
     waiting: usize,
-    failed: bool,
+    /// whether somebody has failed, or nobody wants to know any more
+    over: bool,
 }
 
 /// What is left to read, by its path in the tree.
 enum Left {
     /// a directory; `None`: the tree itself
     Dir(Option<RelPath>),
-    /// regular files, at most [`TAKEN`]
-    Files(Vec<RelPath>),
+    /// regular files in one directory, at most [`TAKEN`]
+    Files(Arc<Dir>, Vec<(OsString, RelPath)>),
 }
 
-impl Scan<'_> {
+impl Scan {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("reading does not panic")
+        self.queue.lock().expect(SOUND)
     }
 
     /// Reads what nobody else reads until nothing is left, or somebody has failed.
@@ -106,8 +135,8 @@ impl Scan<'_> {
         while let Some(left) = self.next() {
             let read = match left {
                 Left::Dir(at) => self.look_into(at.as_ref(), &mut more).map(|seen| found.extend(seen)),
-                Left::Files(paths) => paths.into_iter().try_for_each(|path| {
-                    found.push(self.read(path, &mut buffer)?);
+                Left::Files(dir, files) => files.into_iter().try_for_each(|(name, path)| {
+                    found.push(self.read(&dir, &name, path, &mut buffer)?);
                     Ok(())
                 }),
             };
@@ -120,7 +149,7 @@ impl Scan<'_> {
     fn next(&self) -> Option<Left> {
         let mut queue = self.queue();
         loop {
-            if queue.failed {
+            if queue.over {
                 return None;
             }
             if let Some(left) = queue.left.pop() {
@@ -131,7 +160,7 @@ impl Scan<'_> {
                 return None;
             }
             queue.waiting += 1;
-            queue = self.news.wait(queue).expect("reading does not panic");
+            queue = self.news.wait(queue).expect(SOUND);
             queue.waiting -= 1;
         }
     }
@@ -140,18 +169,24 @@ impl Scan<'_> {
         let mut queue = self.queue();
         queue.left.append(more);
         queue.busy -= 1;
-        queue.failed |= failed;
-        let is_over = queue.failed || (queue.busy == 0 && queue.left.is_empty());
+        queue.over |= failed;
+        let is_over = queue.over || (queue.busy == 0 && queue.left.is_empty());
         // what is left is for whoever waits, but for the one thing that this thread takes next
         if queue.waiting > 0 && (is_over || queue.left.len() > 1) {
             self.news.notify_all();
         }
     }
 
-    fn read(&self, path: RelPath, buffer: &mut Vec<u8>) -> Result<Found, FsError> {
-        let (mut file, meta) = self.tree.open_file_meta(&path)?;
+    fn stop(&self) {
+        self.queue().over = true;
+        self.news.notify_all();
+    }
+
+    fn read(&self, dir: &Dir, name: &OsStr, path: RelPath, buffer: &mut Vec<u8>) -> Result<Found, FsError> {
+        let (mut file, meta) = dir.open_file_meta(name)?;
+        let known = self.known.read().expect(SOUND).hash(&meta);
         let hash = match meta.len {
-            _ if let Some(hash) = self.known.hash(&meta) => Ok(hash),
+            _ if let Some(hash) = known => Ok(hash),
             0..=AT_ONCE => hash_small(&mut file, meta.len, buffer),
             _ => hash_rest(&mut file, buffer).map(|(_, hash)| hash),
         };
@@ -164,16 +199,12 @@ impl Scan<'_> {
 
     /// What is in directory `at`, and itself; of what takes longer, `more` is left to do.
     fn look_into(&self, at: Option<&RelPath>, more: &mut Vec<Left>) -> Result<Vec<Found>, FsError> {
-        let (opened, entries);
-        let dir = match at {
+        let (dir, entries) = match at {
             Some(at) => {
-                (opened, entries) = self.tree.dir_with_entries(at)?;
-                &opened
+                let (dir, entries) = self.tree.dir_with_entries(at)?;
+                (Arc::new(dir), entries)
             }
-            None => {
-                entries = self.tree.entries()?;
-                self.tree
-            }
+            None => (Arc::clone(&self.tree), self.tree.entries()?),
         };
         let (mut found, mut files) = (Vec::new(), Vec::new());
         if let Some(at) = at {
@@ -192,9 +223,9 @@ impl Scan<'_> {
                     continue;
                 }
                 EntryKind::File => {
-                    files.push(path);
+                    files.push((name, path));
                     if files.len() == TAKEN {
-                        more.push(Left::Files(std::mem::take(&mut files)));
+                        more.push(Left::Files(Arc::clone(&dir), std::mem::take(&mut files)));
                     }
                     continue;
                 }
@@ -204,7 +235,7 @@ impl Scan<'_> {
             found.push(Found { path: Ok(path), meta: dir.meta(&name)?, what });
         }
         if !files.is_empty() {
-            more.push(Left::Files(files));
+            more.push(Left::Files(dir, files));
         }
         Ok(found)
     }

@@ -1,14 +1,24 @@
 //! Whether the store still holds what was put into it: everything hashed again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::error::{Damage, StoreError};
 use super::finished::Lying;
 use super::open::{DIRECTORIES, Store};
+use super::scan::Begun;
 use super::shared::Known;
 use super::{history, lines, links, scan};
 use crate::fsx;
 use crate::model::{GenerationId, Manifest, RelPath, Tag};
+
+/// A generation that another thread has begun to read; dropped, it is not read on.
+pub struct Ahead {
+    id: GenerationId,
+    /// whoever asks for it meanwhile need not parse it again
+    _manifest: Arc<Manifest>,
+    begun: Begun,
+}
 
 impl Store {
     /// Everything in one generation, or in all of them, the pointer and the records, that is not as it was
@@ -19,7 +29,7 @@ impl Store {
     /// The store cannot be read, for lack of rights for example: nothing is said about damage then.
     pub fn verify(&self, id: Option<GenerationId>) -> Result<Vec<Damage>, StoreError> {
         if let Some(id) = id {
-            let mut damages = self.verify_one(id, &mut Known::default())?;
+            let mut damages = self.verify_one(id, None, &mut Known::default())?;
             self.name_sharers(&mut damages)?;
             return Ok(damages);
         }
@@ -46,7 +56,7 @@ impl Store {
                 Err(StoreError::NoSuchGeneration { .. } | StoreError::Leaving { .. }) => continue,
                 Err(_) => None,
             };
-            of_generations.extend(self.verify_one(id, &mut known)?);
+            of_generations.extend(self.verify_one(id, None, &mut known)?);
         }
         damages.extend(self.once_each(of_generations));
         damages.extend(self.loaded_damage()?);
@@ -94,13 +104,29 @@ impl Store {
 
     /// As [`Store::check_intact`], reading no inode that is `known`.
     pub(super) fn check_intact_knowing(&self, id: GenerationId, known: &mut Known) -> Result<(), StoreError> {
-        match self.verify_one(id, known)?.into_iter().next() {
-            None => Ok(()),
-            Some(damage) => Err(StoreError::Damaged(damage)),
-        }
+        first(self.verify_one(id, None, known)?)
     }
 
-    fn verify_one(&self, id: GenerationId, known: &mut Known) -> Result<Vec<Damage>, StoreError> {
+    /// Begins to read generation `id` on a thread of its own, for [`Store::check_ahead`]; `None` where it cannot be read.
+    /// A small one is read when it is checked.
+    pub fn look_ahead(&self, id: GenerationId) -> Option<Ahead> {
+        let manifest = self.manifest(id).ok()?;
+        let tree = self.root.dir(format!("generations/{id}/tree")).ok()?;
+        let begun = Begun::new(Arc::new(tree), manifest.len(), Known::default());
+        Some(Ahead { id, _manifest: manifest, begun })
+    }
+
+    /// As [`Store::check_intact`], for the generation that [`Store::look_ahead`] has begun to read.
+    pub fn check_ahead(&self, ahead: Ahead) -> Result<(), StoreError> {
+        first(self.verify_one(ahead.id, Some(ahead.begun), &mut Known::default())?)
+    }
+
+    fn verify_one(
+        &self,
+        id: GenerationId,
+        begun: Option<Begun>,
+        known: &mut Known,
+    ) -> Result<Vec<Damage>, StoreError> {
         let place = format!("generations/{id}");
         let manifest = match self.manifest(id) {
             Ok(manifest) => manifest,
@@ -125,7 +151,7 @@ impl Store {
             }
         }
         damages.extend(
-            self.compare_knowing(&place, &manifest, known)?
+            self.compare_knowing(&place, &manifest, begun, known)?
                 .into_iter()
                 .map(|(path, what)| damage(&format!("tree/{path}"), what)),
         );
@@ -138,13 +164,14 @@ impl Store {
         place: &str,
         manifest: &Manifest,
     ) -> Result<Vec<(String, String)>, StoreError> {
-        self.compare_knowing(place, manifest, &mut Known::default())
+        self.compare_knowing(place, manifest, None, &mut Known::default())
     }
 
     fn compare_knowing(
         &self,
         place: &str,
         manifest: &Manifest,
+        begun: Option<Begun>,
         known: &mut Known,
     ) -> Result<Vec<(String, String)>, StoreError> {
         let io = StoreError::io("verify a tree");
@@ -157,7 +184,11 @@ impl Store {
         };
         let mut missing: BTreeSet<&RelPath> = manifest.iter().map(|(path, _)| path).collect();
         let mut damages = Vec::new();
-        for found in scan::scan_knowing(&tree, manifest.len(), known).map_err(&io)? {
+        let found = match begun {
+            Some(begun) => begun.finish(known),
+            None => scan::scan_knowing(Arc::new(tree), manifest.len(), known),
+        };
+        for found in found.map_err(&io)? {
             let path = match &found.path {
                 Ok(path) => path,
                 Err(shown) => {
@@ -175,6 +206,13 @@ impl Store {
         damages.extend(missing.into_iter().map(|path| (path.to_string(), "it is missing".to_owned())));
         damages.sort();
         Ok(damages)
+    }
+}
+
+fn first(damages: Vec<Damage>) -> Result<(), StoreError> {
+    match damages.into_iter().next() {
+        None => Ok(()),
+        Some(damage) => Err(StoreError::Damaged(damage)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::activation::{Act, Observation};
 use crate::model::{Event, GenerationId, Slot, chain};
-use crate::store::{Staging, Writer};
+use crate::store::{Ahead, Staging, Writer};
 use crate::supervise::ServiceManager;
 use crate::supervise::client::HangUp;
 use crate::supervise::oneshot::Cancel;
@@ -65,6 +65,8 @@ pub(super) struct Outside<'a> {
     pub(super) held: Option<Box<dyn ServiceManager>>,
     /// the service whose sockets were taken, and what is to be done with it
     pub(super) beside: Option<String>,
+    /// the target, which is read already
+    pub(super) ahead: Option<Ahead>,
 }
 
 /// What has been asked for and not answered yet.

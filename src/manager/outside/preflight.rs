@@ -16,12 +16,16 @@ use super::{Outside, stage_shot};
 
 impl Outside<'_> {
     /// What can be refused before anything runs; what is doubtful, to be told with the verdict.
-    pub(super) fn preflight(&self) -> Result<Option<String>, String> {
+    pub(super) fn preflight(&mut self) -> Result<Option<String>, String> {
         // a manager outlives many a host file
         let access = self.service.place.access().map_err(|e| chain(&e))?;
         let store = &self.service.store.clone().with_access(access);
         let target = &self.prepared.target;
-        store.check_intact(target.id).map_err(|e| chain(&e))?;
+        let checked = match self.ahead.take() {
+            Some(ahead) => store.check_ahead(ahead),
+            None => store.check_intact(target.id),
+        };
+        checked.map_err(|e| chain(&e))?;
         let pipeline = &target.pipeline;
         let mut commands: Vec<(String, &Command)> = Vec::new();
         commands.extend(pipeline.loader.iter().map(|loader| ("loader".to_owned(), &loader.command)));
