@@ -3,10 +3,9 @@
 //   floor write SOURCE TARGET        every file of SOURCE, read before, is written to TARGET; syncfs
 //   floor link BASE SOURCE TARGET    the same, but what is the same in BASE is a hard link to there
 //   floor copy SOURCE TARGET         as write, with the reading: files that no memory shall hold
-//   floor swap DIRECTORY TIMES       the median of: symlink, rename over `current`, fsync of the directory
 //   floor activate DIRECTORY TREE TIMES
-//                                    the median of: every file of TREE is read; a record is written and flushed, and its
-//                                    name; as swap; another record
+//                                    the median of: every file of TREE is read; a record is written and flushed with its
+//                                    name; symlink, rename over `current`, fsync; another record
 #define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
@@ -108,19 +107,6 @@ static int by_size(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static double swap(const char *dir, int times) {
-  double *took = calloc(times, sizeof *took);
-  if (chdir(dir) || !took) err(1, "%s", dir);
-  int fd = open(".", O_RDONLY | O_DIRECTORY);
-  for (int i = 0; i < times; i++) {
-    double start = now();
-    if (symlink(i % 2 ? "gen-1" : "gen-2", ".next") || rename(".next", "current") || fsync(fd)) err(1, "swap");
-    took[i] = now() - start;
-  }
-  qsort(took, times, sizeof *took, by_size);
-  return took[times / 2];
-}
-
 static char *chunk;
 static size_t longest = 1 << 20;
 
@@ -153,8 +139,8 @@ static double activate(const char *dir, const char *of, int times) {
   if (!took || !chunk || fd < 0) err(1, "%s", dir);
   for (int i = 0; i < times; i++) {
     char event[32], outcome[32];
-    snprintf(event, sizeof event, "%d", i);
-    snprintf(outcome, sizeof outcome, "%d.outcome", i);
+    snprintf(event, sizeof event, "%d-%d", getpid(), i);
+    snprintf(outcome, sizeof outcome, "%d-%d.outcome", getpid(), i);
     double start = now();
     if (nftw(of, look, 64, FTW_PHYS)) err(1, "%s", of);
     record(fd, event);
@@ -172,7 +158,6 @@ int main(int argc, char **argv) {
   if (!strcmp(what, "write") && argc == 4) took = tree(NULL, argv[2], argv[3], 1);
   else if (!strcmp(what, "copy") && argc == 4) took = tree(NULL, argv[2], argv[3], 0);
   else if (!strcmp(what, "link") && argc == 5) took = tree(argv[2], argv[3], argv[4], 1);
-  else if (!strcmp(what, "swap") && argc == 4 && atoi(argv[3]) > 0) took = swap(argv[2], atoi(argv[3]));
   else if (!strcmp(what, "activate") && argc == 5 && atoi(argv[4]) > 0) took = activate(argv[2], argv[3], atoi(argv[4]));
   else errx(2, "see the head of floor.c");
   printf("%.9f\n", took);

@@ -280,7 +280,8 @@ def activate(plan, row):
 
     swing = place.at("floor-target")
     os.mkdir(swing)
-    floor = Task("floor", "symlink, rename and fsync of the directory", lambda: plan.floor("swap", swing, "200"))
+    note = "its files read, event and outcome written and flushed, symlink, rename and fsync; no process started"
+    floor = Task("floor", note, lambda: plan.floor("activate", swing, one, "100"))
     plan.alternate(row, [floor, task(plan.ours), *map(task, plan.peers(row, "activate"))])
     clean(plan)
     ours = row.get("pointsman")

@@ -346,6 +346,17 @@ impl Dir {
         file.file_mut().write_all(bytes).map_err(|e| self.error("write", rel, e))
     }
 
+    /// As [`Dir::write_unflushed`]; the disk begins with it, and has written it, as a rule, when it is flushed after
+    /// something else was done: then the first commit of the journal takes it along.
+    pub fn write_begun(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        use std::io::Write as _;
+        let rel = rel.as_ref();
+        let mut file = self.create_file(rel, mode)?;
+        file.file_mut().write_all(bytes).map_err(|e| self.error("write", rel, e))?;
+        super::start_writing(&file, 0, bytes.len() as u64);
+        Ok(())
+    }
+
     /// Writes a new file with exactly `mode` and flushes it. Its name is durable after [`Dir::sync`].
     pub fn write_new(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
         use std::io::Write as _;

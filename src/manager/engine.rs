@@ -94,7 +94,7 @@ impl Engine<'_> {
     fn run(&self, event: &Event, marks: &[Mark], progress: &mut Progress<'_>) -> Result<(), ManagerError> {
         // while it is planned, the target is read
         let fresh = marks.is_empty() && matches!(event.request, Request::Activate | Request::Rollback);
-        let ahead = fresh.then(|| self.service.store.look_ahead(event.target)).flatten();
+        let mut ahead = fresh.then(|| self.service.store.look_ahead(event.target)).flatten();
         let standing = self.service.standing()?;
         let current = standing.current;
         if event.request == Request::Confirm {
@@ -220,7 +220,7 @@ impl Engine<'_> {
         // what is in force already and asked for again is looked at as if it were not
         if plan.is_empty()
             && matches!(event.request, Request::Activate | Request::Rollback)
-            && let Some(flaw) = flaw(self.service, event.target)
+            && let Some(flaw) = flaw(self.service, event.target, ahead.take())
         {
             return self.refuse(event, chain(&flaw));
         }

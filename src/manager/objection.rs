@@ -2,7 +2,7 @@
 //! generation in force than expected.
 
 use crate::model::{GenerationId, How, Request};
-use crate::store::{Kind, StoreError};
+use crate::store::{Ahead, Kind, StoreError};
 
 use super::{ManagerError, Service};
 
@@ -64,16 +64,17 @@ pub(super) fn objection(
 }
 
 /// Why generation `id` cannot be used as it is in the store, every byte of it read again; `None`: it is intact.
-pub(super) fn flaw(service: &Service, id: GenerationId) -> Option<StoreError> {
+/// `ahead`: what was begun to be read of it.
+pub(super) fn flaw(service: &Service, id: GenerationId, ahead: Option<Ahead>) -> Option<StoreError> {
     let access = match service.place.access() {
         Ok(access) => access,
         // what is wrong with the host file is told where it matters
         Err(_) => return None,
     };
-    service.store.clone().with_access(access).check_intact(id).err()
+    service.store.clone().with_access(access).check_begun(id, ahead).err()
 }
 
 /// Whether it is damage that speaks against `id`.
 pub(super) fn is_damaged(service: &Service, id: GenerationId) -> bool {
-    flaw(service, id).is_some_and(|error| error.kind() == Kind::Damaged)
+    flaw(service, id, None).is_some_and(|error| error.kind() == Kind::Damaged)
 }

@@ -80,10 +80,11 @@ impl Writer {
         if due.event == Some(number) {
             files.extend(files_of(number));
         }
-        flush_together(events, &files)?;
         if due.pointer {
+            // first: no power cut leaves the verdict without what it is about, whatever the file system
             self.root.sync()?;
         }
+        flush_together(events, &files)?;
         *self.due() = Due::default();
         Ok(())
     }

@@ -255,8 +255,10 @@ impl Writer {
             let json = serde_json::to_string(&event).expect("events have string keys only") + "\n";
             let mut file = tmp.create_file(&name, 0o444).map_err(&io)?;
             fsx::append(&mut file, json.as_bytes()).map_err(&io)?;
-            if flushed {
-                fsx::sync(&file).map_err(&io)?;
+            match flushed {
+                true => fsx::sync(&file).map_err(&io)?,
+                // it is when it is flushed with its steps
+                false => fsx::start_writing(&file, 0, json.len() as u64),
             }
             let claimed = tmp.hard_link(&name, &events, format!("{}.json", event.number));
             let _ = tmp.remove_file(&name); // else garbage, which the next writer removes

@@ -76,7 +76,7 @@ impl Writer {
         let written = self.with_reserve(|| {
             let temporary = format!("outcome-{}", fsx::unique());
             let written = match is_own {
-                true => tmp.write_unflushed(&temporary, json.as_bytes(), 0o444),
+                true => tmp.write_begun(&temporary, json.as_bytes(), 0o444),
                 false => tmp.write_new(&temporary, json.as_bytes(), 0o444),
             };
             let done = written.and_then(|()| tmp.rename_new(&temporary, &events, &name));

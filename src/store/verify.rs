@@ -107,7 +107,7 @@ impl Store {
         first(self.verify_one(id, None, known)?)
     }
 
-    /// Begins to read generation `id` on a thread of its own, for [`Store::check_ahead`]; `None` where it cannot be read.
+    /// Begins to read generation `id` on a thread of its own, for [`Store::check_begun`]; `None` where it cannot be read.
     /// A small one is read when it is checked.
     pub fn look_ahead(&self, id: GenerationId) -> Option<Ahead> {
         let manifest = self.manifest(id).ok()?;
@@ -116,9 +116,10 @@ impl Store {
         Some(Ahead { id, _manifest: manifest, begun })
     }
 
-    /// As [`Store::check_intact`], for the generation that [`Store::look_ahead`] has begun to read.
-    pub fn check_ahead(&self, ahead: Ahead) -> Result<(), StoreError> {
-        first(self.verify_one(ahead.id, Some(ahead.begun), &mut Known::default())?)
+    /// As [`Store::check_intact`], going on with what [`Store::look_ahead`] has begun to read, if it is `id`.
+    pub fn check_begun(&self, id: GenerationId, ahead: Option<Ahead>) -> Result<(), StoreError> {
+        let begun = ahead.filter(|ahead| ahead.id == id).map(|ahead| ahead.begun);
+        first(self.verify_one(id, begun, &mut Known::default())?)
     }
 
     fn verify_one(

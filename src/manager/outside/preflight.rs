@@ -21,11 +21,7 @@ impl Outside<'_> {
         let access = self.service.place.access().map_err(|e| chain(&e))?;
         let store = &self.service.store.clone().with_access(access);
         let target = &self.prepared.target;
-        let checked = match self.ahead.take() {
-            Some(ahead) => store.check_ahead(ahead),
-            None => store.check_intact(target.id),
-        };
-        checked.map_err(|e| chain(&e))?;
+        store.check_begun(target.id, self.ahead.take()).map_err(|e| chain(&e))?;
         let pipeline = &target.pipeline;
         let mut commands: Vec<(String, &Command)> = Vec::new();
         commands.extend(pipeline.loader.iter().map(|loader| ("loader".to_owned(), &loader.command)));
