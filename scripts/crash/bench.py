@@ -209,9 +209,10 @@ BAD = itertools.count()
 # some superfluous: they have one journal, so whatever is flushed later takes earlier names with it. Noticed are the
 # syncfs of a push, those of an event, an outcome and a tag before they get their names, that of `swinging` before
 # `current` moves, and that of tags/. On btrfs, that of generations/ is noticed as well.
-# A push flushes by the one or the other (rule S8); before it calls fsync it tells the kernel to begin with the writing,
-# and what the disk has got by then is no longer lost.
-CONTROLS = [("push", "syncfs,fsync,fadvise64"), ("activate", "fsync"), ("tag", "fsync"), ("rollback", "fsync")]
+# A push flushes by the one or the other (rule S8). Before it calls fsync, as an event and an outcome do when they are made,
+# it tells the kernel to begin with the writing, and what the disk has got by then is no longer lost.
+CONTROLS = [("push", "syncfs,fsync,fadvise64"), ("activate", "fsync,fadvise64"), ("tag", "fsync"),
+            ("rollback", "fsync,fadvise64")]
 SYNCS = ["syncfs", "fsync", "fdatasync"]
 # A kernel that is short of memory writes by itself what nobody flushed: a cut may come too late once.
 TRIES = 3
