@@ -733,19 +733,26 @@ fn s28_what_came_last_is_what_the_whole_history_says() {
     }
 }
 
-#[test]
-fn s12_the_next_writer_looks_for_the_line_that_a_killed_one_owed() {
-    let sandbox = Sandbox::new();
+/// A history that lacks its second line, but is as new as one that does not; the file, and what it held with one line
+/// and with both.
+fn lacking_a_line(sandbox: &Sandbox) -> (PathBuf, String, String) {
     sandbox.generation("a");
     let file = sandbox.path("store/history");
     let one = fs::read_to_string(&file).unwrap();
     sandbox.generation("b");
     let both = fs::read_to_string(&file).unwrap();
-    let lock = sandbox.path("run/history.lock");
-    assert_eq!(fs::metadata(&lock).unwrap().len(), 0, "nothing is owed");
     fs::write(&file, &one).unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
     fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+    (file, one, both)
+}
+
+#[test]
+fn s12_the_next_writer_looks_for_the_line_that_a_killed_one_owed() {
+    let sandbox = Sandbox::new();
+    let (file, _, both) = lacking_a_line(&sandbox);
+    let lock = sandbox.path("run/history.lock");
+    assert_eq!(fs::metadata(&lock).unwrap().len(), 0, "nothing is owed");
     fs::write(&lock, "x").unwrap();
     sandbox.writer();
     assert_eq!(fs::read_to_string(&file).unwrap(), both);
@@ -753,17 +760,27 @@ fn s12_the_next_writer_looks_for_the_line_that_a_killed_one_owed() {
 }
 
 #[test]
+fn s12_who_writes_after_a_killed_one_leaves_its_debt_to_who_looks_for_it() {
+    let sandbox = Sandbox::new();
+    let writer = sandbox.writer();
+    let (file, _, both) = lacking_a_line(&sandbox);
+    let lock = sandbox.path("run/history.lock");
+    fs::write(&lock, "x").unwrap();
+    // it had looked before the other was killed
+    let id = writer.list().unwrap()[0].id;
+    good(&writer, Request::Activate, id);
+    assert_eq!(fs::metadata(&lock).unwrap().len(), 1);
+    sandbox.writer();
+    let lines = fs::read_to_string(&file).unwrap();
+    assert!(lines.contains(both.lines().nth(1).unwrap()) && lines.lines().count() == 3, "{lines}");
+    assert_eq!(fs::metadata(&lock).unwrap().len(), 0);
+}
+
+#[test]
 fn s12_the_first_writer_after_a_reboot_completes_the_history_whatever_its_time_says() {
     let sandbox = Sandbox::new();
-    sandbox.generation("a");
-    let file = sandbox.path("store/history");
-    let one = fs::read_to_string(&file).unwrap();
-    sandbox.generation("b");
-    let both = fs::read_to_string(&file).unwrap();
     // a power cut took the line, not the time
-    fs::write(&file, &one).unwrap();
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
-    fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+    let (file, one, both) = lacking_a_line(&sandbox);
     sandbox.writer();
     assert_eq!(
         fs::read_to_string(&file).unwrap(),

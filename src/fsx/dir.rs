@@ -340,30 +340,27 @@ impl Dir {
 
     /// Writes a new file with exactly `mode`, not flushed. Fails where something has the name.
     pub fn write_unflushed(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
-        use std::io::Write as _;
-        let rel = rel.as_ref();
-        let mut file = self.create_file(rel, mode)?;
-        file.file_mut().write_all(bytes).map_err(|e| self.error("write", rel, e))
+        self.write_all(rel.as_ref(), bytes, mode).map(drop)
     }
 
     /// As [`Dir::write_unflushed`]; the disk begins with it, and has written it, as a rule, when it is flushed after
     /// something else was done: then the first commit of the journal takes it along.
     pub fn write_begun(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
-        use std::io::Write as _;
-        let rel = rel.as_ref();
-        let mut file = self.create_file(rel, mode)?;
-        file.file_mut().write_all(bytes).map_err(|e| self.error("write", rel, e))?;
+        let file = self.write_all(rel.as_ref(), bytes, mode)?;
         super::start_writing(&file, 0, bytes.len() as u64);
         Ok(())
     }
 
     /// Writes a new file with exactly `mode` and flushes it. Its name is durable after [`Dir::sync`].
     pub fn write_new(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        super::sync(&self.write_all(rel.as_ref(), bytes, mode)?)
+    }
+
+    fn write_all(&self, rel: &Path, bytes: &[u8], mode: u32) -> Result<fs_err::File, FsError> {
         use std::io::Write as _;
-        let rel = rel.as_ref();
         let mut file = self.create_file(rel, mode)?;
-        file.write_all(bytes).map_err(|e| self.error("write", rel, e))?;
-        rustix::fs::fsync(file.file()).map_err(|e| self.error("sync", rel, e))
+        file.file_mut().write_all(bytes).map_err(|e| self.error("write", rel, e))?;
+        Ok(file)
     }
 
     /// Writes `bytes` under a temporary name, flushes, and renames over `name`: readers see the old

@@ -65,8 +65,8 @@ impl Writer {
         let over = |(number, files): &&(u64, EventFiles)| -> Result<bool, StoreError> {
             Ok(match files.outcome {
                 true => listed.contains_key(number),
-                // of one that was never accepted only the number counts
-                false => self.event(*number)?.is_none(),
+                // its outcome may be put away already; of one that was never accepted only the number counts
+                false => self.outcome(*number)?.is_some() || self.event(*number)?.is_none(),
             })
         };
         let mut over_with = Vec::new();

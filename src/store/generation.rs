@@ -121,12 +121,14 @@ impl Store {
         if GenerationId::of(&bytes) != id {
             return Err(StoreError::damaged(Some(id), name, "it does not hash to the generation's id"));
         }
-        let mut held = self.held.lock().expect("no thread panics");
-        if let Some(manifest) = held.get(&id).and_then(Weak::upgrade) {
+        let held = || self.held.lock().expect("no thread panics");
+        let parsed = held().get(&id).and_then(Weak::upgrade);
+        if let Some(manifest) = parsed {
             return Ok(manifest);
         }
         let manifest = Manifest::parse(&bytes).map_err(|e| StoreError::damaged(Some(id), name, &e))?;
         let manifest = Arc::new(manifest);
+        let mut held = held();
         held.retain(|_, manifest| manifest.strong_count() > 0);
         held.insert(id, Arc::downgrade(&manifest));
         Ok(manifest)

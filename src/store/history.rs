@@ -260,16 +260,46 @@ impl Store {
     }
 }
 
-/// The lock on the end of `history`. A note in it says that a line is owed.
+/// The lock on the end of `history`. A note in it says that something is seen that has no line yet, or is not durable.
 const HISTORY_LOCK: &str = "history.lock";
 
+/// The end of `history`, held by who owes it a line. Dropped without [`Owed::paid`], or with its process, it has the next
+/// writer look for what is missing.
+pub(super) struct Owed {
+    lock: Lock,
+    /// whether somebody who is gone owes something, too
+    inherited: bool,
+}
+
+impl Owed {
+    /// What became visible is durable, as far as it will be, and has its line.
+    pub(super) fn paid(self) {
+        if !self.inherited {
+            let _ = self.lock.note(false); // else the next writer looks in vain
+        }
+    }
+}
+
 impl Writer {
-    /// Takes the lock on the end of `history` for what becomes visible now, and notes that its line is owed: where
-    /// this process ends before [`Writer::remember`], the next writer looks for what the history lacks.
-    pub(super) fn owe_a_line(&self) -> Result<Lock, FsError> {
+    /// Takes the lock on the end of `history` for what becomes visible now, and notes that its line is owed. What a
+    /// killed writer has left there is durable before.
+    pub(super) fn owe_a_line(&self) -> Result<Owed, FsError> {
         let lock = self.history_lock()?;
-        lock.note(true)?;
-        Ok(lock)
+        let inherited = self.settle_inherited()?;
+        if !inherited {
+            lock.note(true)?;
+        }
+        Ok(Owed { lock, inherited })
+    }
+
+    /// Makes durable what a killed writer may have left visible and not durable: nothing may come after it that a power
+    /// cut would keep without it. Whether there is a note of one.
+    fn settle_inherited(&self) -> Result<bool, FsError> {
+        let inherited = Lock::is_noted(self.run(), HISTORY_LOCK)?;
+        if inherited {
+            self.root.sync_file_system()?;
+        }
+        Ok(inherited)
     }
 
     fn history_lock(&self) -> Result<Lock, FsError> {
@@ -282,19 +312,18 @@ impl Writer {
     }
 
     /// Appends one record. It is not flushed: what a power cut takes of the index, the first writer after it
-    /// reads from what it tells of. The caller has had `lock` from [`Writer::owe_a_line`] since before that became
-    /// visible: nobody takes the line for lost and adds it too.
-    pub(super) fn remember(&self, lock: &Lock, record: &Record) -> Result<(), FsError> {
-        self.remember_all(lock, std::slice::from_ref(record))
+    /// reads from what it tells of. The caller has had the lock since before that became visible: nobody takes the line
+    /// for lost and adds it too.
+    pub(super) fn remember(&self, owed: &Owed, record: &Record) -> Result<(), FsError> {
+        self.remember_all(owed, std::slice::from_ref(record))
     }
 
     /// As [`Writer::remember`], for several at once.
-    pub(super) fn remember_all(&self, lock: &Lock, records: &[Record]) -> Result<(), FsError> {
-        if !records.is_empty() {
-            lines::append(&self.root, "history", &json(records), false)?;
+    pub(super) fn remember_all(&self, _owed: &Owed, records: &[Record]) -> Result<(), FsError> {
+        if records.is_empty() {
+            return Ok(());
         }
-        let _ = lock.note(false); // else the next writer looks in vain
-        Ok(())
+        lines::append(&self.root, "history", &json(records), false)
     }
 
     /// Whether the history may lack a line: a writer was killed while it owed one, or the history, written after all
@@ -314,6 +343,7 @@ impl Writer {
     pub(super) fn complete_history(&self) -> Result<(), StoreError> {
         let io = StoreError::io("complete the history");
         let Some(lock) = self.try_history_lock().map_err(&io)? else { return Ok(()) };
+        self.settle_inherited().map_err(&io)?;
         self.append_missing()?;
         lock.note(false).map_err(io)
     }

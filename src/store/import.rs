@@ -117,7 +117,9 @@ impl Writer {
             }
         }
         to.sync().map_err(&io)?; // also what a push or an import has renamed just now
-        self.remember_all(&history, &records).map_err(io)
+        self.remember_all(&history, &records).map_err(io)?;
+        history.paid();
+        Ok(())
     }
 
     fn import_tags(
@@ -187,6 +189,7 @@ impl Writer {
         events.sync().map_err(&io)?;
         let records: Vec<Record> = fresh.iter().map(|(_, outcome)| Record::of_event(None, outcome)).collect();
         self.remember_all(&history, &records).map_err(io)?;
+        history.paid();
         Ok(fresh.len() as u64)
     }
 }

@@ -96,9 +96,9 @@ impl Writer {
             true => self.flush_outcome(&events, number, &name),
             false => events.sync(),
         };
-        drop(history);
         durable.map_err(|source| EventError::NotDurable { number, source })?;
         remembered.map_err(|source| EventError::NotInHistory { number, source })?;
+        history.paid();
         let _ = self.put_away_before(number); // else the next time
         Ok(())
     }
@@ -116,7 +116,8 @@ impl Writer {
         })?;
         for number in outcomes {
             let name = format!("{number}.outcome.json");
-            if is_torn(&events.read(&name, LARGEST).map_err(&io)?) {
+            // one that cannot be read is damaged: `verify` names it
+            if events.read(&name, LARGEST).is_ok_and(|bytes| is_torn(&bytes)) {
                 events.remove_file(&name).map_err(&io)?;
             }
         }

@@ -165,12 +165,13 @@ impl Writer {
         if there {
             staging.replace(&generations, &name).map_err(io)?;
         } else if !staging.publish(&generations, &name).map_err(&io)? {
-            generations.sync().map_err(&io)?;
-            history.note(false).map_err(io)?;
+            generations.sync().map_err(io)?;
+            history.paid();
             return Ok(pushed);
         }
         self.remember(&history, &Record::of_push(id, &record))
             .map_err(|source| PushError::NotInHistory { id, source })?;
+        history.paid();
         Ok(Pushed { changed: !there, repaired: there, ..pushed })
     }
 
